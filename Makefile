@@ -1,0 +1,65 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV = $(shell command -v uv || echo .tools/bin/uv)
+LOCK := containers/local/requirements.txt
+# Tests import TensorFlow in many processes: its bytecode is compiled on install, so use it.
+unexport PYTHONDONTWRITEBYTECODE
+
+PARAMS ?= configs/train_and_register/flights.yaml
+PIPELINE ?= train_and_register
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-slow lint golden docs lock component clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## install everything from the lock into .venv
+
+$(VENV)/.installed: $(LOCK) setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] <= (3, 13))' \
+	  || { echo "pipeparts needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.11 ..."; exit 1; }
+	@command -v uv >/dev/null || test -x .tools/bin/uv || ($(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv) \
+	  || { echo "cannot install uv: on Debian, apt-get install python3-venv (or install uv yourself)"; exit 1; }
+	$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## compile the training pipeline and run it here, on the flights of 2013 (PARAMS=, PIPELINE=, ARGS=)
+	$(BIN)/pipeparts data flights --to .pipeparts/data/flights --if-missing
+	$(BIN)/pipeparts data diamonds --to .pipeparts/data/diamonds --if-missing
+	$(BIN)/pipeparts compile $(PIPELINE) -o .pipeparts/$(PIPELINE).yaml
+	$(BIN)/pipeparts run .pipeparts/$(PIPELINE).yaml --params $(PARAMS) $(ARGS)
+
+test: install ## every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## the slow tests: real services, whole pipelines, memory bounds
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## ruff, mypy, layers, and that generated files are fresh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pipeparts.docgen --check
+
+golden: install ## write each pipeline's compiled.yaml anew
+	$(BIN)/python -m pipeparts.docgen --golden
+
+docs: install ## write the generated READMEs and the catalog table anew
+	$(BIN)/python -m pipeparts.docgen
+
+lock: ## resolve the locked requirements anew from setup.py
+	$(UV) pip compile --quiet setup.py --universal --python-version 3.11 --extra local --extra dev --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o $(LOCK)
+
+component: install ## make a new component: make component NAME=stage/name
+	$(BIN)/python -m pipeparts.scaffold $(NAME)
+
+clean: ## remove runs, caches and the environment
+	rm -rf .pipeparts .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

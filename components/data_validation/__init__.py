@@ -1,0 +1,1 @@
+"""Looking at a table, and judging it, before anything is built on it."""

@@ -1,0 +1,1 @@
+"""Stops the run where a verdict has not passed."""

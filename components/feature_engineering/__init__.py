@@ -1,0 +1,1 @@
+"""Splitting tables and fitting the features that models see."""

@@ -1,0 +1,1 @@
+"""Watching runs, data and models once they are live."""

@@ -1,0 +1,1 @@
+"""Registering models, and finding the champion."""

@@ -1,0 +1,1 @@
+"""Training models that take raw columns."""

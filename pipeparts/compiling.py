@@ -1,0 +1,191 @@
+"""Compiling to KFP v2 YAML, and the images that a compiled YAML names."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import re
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeparts import __version__, catalog
+from pipeparts.errors import InputError, suggest
+
+Spec = dict[str, Any]
+
+#: What an image reference must end with: a digest, or a tag.
+_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
+
+
+def compile_spec(name: str) -> Spec:
+    """Compiles a component or pipeline of the catalog.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The PipelineSpec, with image families ("pipeparts-python-data") for images.
+
+    Raises:
+        InputError: Where there is none of this name, or where it needs more than one YAML document.
+    """
+    from kfp import compiler
+
+    component = catalog.find(name).load()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "compiled.yaml"
+        compiler.Compiler().compile(component, str(path))
+        return read_yaml(path)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Spec:
+    """Reads a compiled pipeline.
+
+    Raises:
+        InputError: For a file that cannot be read, is not YAML, is no KFP v2 pipeline, or is of several
+            documents (platform settings of kfp-kubernetes), which runs on Kubeflow alone.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot read the pipeline", where=str(path), received=str(error)) from error
+    try:
+        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError as error:
+        raise InputError("the pipeline is not YAML", where=str(path), received=" ".join(str(error).split())) from error
+    if len(documents) != 1:
+        raise InputError(
+            "the pipeline is not one YAML document",
+            where=str(path),
+            allowed="one document",
+            received=f"{len(documents)} documents",
+        )
+    spec = documents[0]
+    if not isinstance(spec, dict) or not {"root", "pipelineInfo", "deploymentSpec"} <= spec.keys():
+        raise InputError(
+            "not a compiled KFP v2 pipeline",
+            where=str(path),
+            allowed="a mapping with pipelineInfo, deploymentSpec and root",
+            received=sorted(spec) if isinstance(spec, dict) else type(spec).__name__,
+        )
+    return spec
+
+
+def to_yaml(spec: Spec) -> str:
+    """A PipelineSpec as YAML: the same bytes for the same spec."""
+    info = spec["pipelineInfo"]
+    lines = [f"# {info['name']}, compiled by pipeparts {__version__}"]
+    for line in info.get("description", "").splitlines():
+        lines.append(f"# {line}".rstrip())
+    body = yaml.dump(spec, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=True, width=120)
+    return "\n".join(lines) + "\n" + body
+
+
+def spec_hash(spec: Spec) -> str:
+    """The hash of a PipelineSpec that goes into the lineage: 64 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(to_yaml(spec).encode()).hexdigest()
+
+
+def containers(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each executor's label and container, of those that are containers."""
+    for label, executor in spec["deploymentSpec"].get("executors", {}).items():
+        if "container" in executor:
+            yield label, executor["container"]
+
+
+def image_families(spec: Spec) -> list[str]:
+    """The families that a spec names, sorted; empty once its images are resolved."""
+    images = {container["image"] for _, container in containers(spec)}
+    return sorted(i.removeprefix(catalog.FAMILY_PREFIX) for i in images if i.startswith(catalog.FAMILY_PREFIX) and ":" not in i)
+
+
+def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:
+    """Writes each family's image into a spec.
+
+    Args:
+        spec: A compiled spec; it is left as it is.
+        images: Family to image reference, with a tag or a digest.
+
+    Returns:
+        A new spec. Images that are no family's stay as they are.
+
+    Raises:
+        InputError: For a family without an image, and for an image that can change under its name.
+    """
+    for family, image in images.items():
+        if not _PINNED.search(image) or image.endswith(":latest"):
+            raise InputError(
+                "an image that can change under its name; caches would serve stale results",
+                parameter=f"images.{family}",
+                allowed="a reference with a tag other than latest, or with a digest",
+                received=image,
+            )
+    resolved = copy.deepcopy(spec)
+    for family in image_families(spec):
+        if family not in images:
+            raise InputError(
+                "no image for this family",
+                parameter="images",
+                allowed=image_families(spec),
+                received=sorted(images),
+                hint=suggest(family, images),
+            )
+    for _, container in containers(resolved):
+        family = container["image"].removeprefix(catalog.FAMILY_PREFIX)
+        if container["image"].startswith(catalog.FAMILY_PREFIX) and family in images:
+            container["image"] = images[family]
+    return resolved
+
+
+def default_images(spec: Spec, *, registry: str = "") -> dict[str, str]:
+    """An image for each family of a spec: the release, plus a hash of the code that is inside.
+
+    Args:
+        spec: A compiled spec.
+        registry: What goes before the name: "europe-docker.pkg.dev/project/repository".
+    """
+    prefix = f"{registry.rstrip('/')}/" if registry else ""
+    tag = f"{__version__}-{package_hash()[:12]}"
+    return {family: f"{prefix}{catalog.FAMILY_PREFIX}{family}:{tag}" for family in image_families(spec)}
+
+
+def package_hash() -> str:
+    """A hash of all the code that an image carries: changed code is a changed tag."""
+    folders = [catalog.PACKAGE / name for name in ("runtime", "components")]
+    return _hash_files([path for folder in folders for path in _code(folder)])
+
+
+def component_hash(name: str) -> str:
+    """A hash of what a component's step runs: its folder, the runtime, and the versions installed here.
+
+    Raises:
+        InputError: Where there is no component of this name.
+    """
+    entry = catalog.find(name)
+    files = [*_code(entry.folder), *_code(catalog.PACKAGE / "runtime")]
+    # A folder a distribution, named with its version: reading the names is a thousand times quicker than the metadata.
+    installed = sorted(path.name for path in Path(sysconfig.get_paths()["purelib"]).glob("*.dist-info"))
+    return _hash_files(files, *installed)
+
+
+def _code(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in ("tests", "__pycache__"))
+        found += [Path(root) / name for name in names if name.endswith(".py")]
+    return found
+
+
+def _hash_files(files: list[Path], *more: str) -> str:
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(f"{path.relative_to(catalog.PACKAGE)}\0".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    total.update("\n".join(more).encode())
+    return total.hexdigest()

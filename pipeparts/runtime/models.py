@@ -1,0 +1,137 @@
+"""The model contract: an MLflow model folder that takes raw columns, with a card of its own beside `MLmodel`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeparts.runtime.errors import ContractError
+from pipeparts.runtime.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "pipeparts.model/1"
+INFO_FILE = "pipeparts.json"
+PROFILE_FILE = "training_profile.json"
+
+Task = Literal["classification", "regression"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What a model says of itself.
+
+    Attributes:
+        task: "classification" or "regression".
+        label: The label's column in the training table.
+        classes: The label's values in the order of the model's outputs; empty for regression.
+        columns: The raw columns it takes, name to type name of the table contract.
+        framework: "keras" or "lightgbm".
+        fingerprint: Of the learned parameters and the transform: equal for equal models.
+        training_fingerprint: The content fingerprint of the training table.
+        training_rows: Rows it was trained on.
+        seed: Of the training.
+        package_version: Of pipeparts.
+        extra: What the trainer adds (epochs run, best validation loss, ...).
+    """
+
+    task: Task
+    label: str
+    classes: tuple[Any, ...]
+    columns: dict[str, str]
+    framework: str
+    fingerprint: str
+    training_fingerprint: str
+    training_rows: int
+    seed: int
+    package_version: str
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def positive_class(self) -> Any:
+        """The class whose probability a binary model gives: the last of the two."""
+        return self.classes[-1]
+
+    @property
+    def prediction_columns(self) -> tuple[str, ...]:
+        """The columns of a prediction, in order.
+
+        Regression: `prediction`. Two classes: `prediction`, `probability` (of the positive class).
+        More classes: `prediction` and one `probability_<class>` each.
+        """
+        if self.task == "regression":
+            return ("prediction",)
+        if len(self.classes) == 2:
+            return ("prediction", "probability")
+        return ("prediction", *(f"probability_{name}" for name in self.classes))
+
+    def metadata(self) -> dict[str, Any]:
+        """What goes onto the KFP artifact."""
+        return dataclasses.asdict(self) | {"classes": list(self.classes)}
+
+
+def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
+    """Reads a model's card.
+
+    Raises:
+        ContractError: Where the folder is no model of the contract.
+    """
+    folder = Path(path)
+    if not (folder / "MLmodel").is_file():
+        raise ContractError(
+            "no model here",
+            where=str(path),
+            allowed="an MLflow model folder (with a file MLmodel)",
+            received="a folder without it" if folder.is_dir() else "no folder",
+        )
+    document = read_json(folder / INFO_FILE, what="a model's card")
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        raise ContractError("not a model of this library", where=str(path), allowed=f"format {FORMAT!r}")
+    try:
+        return ModelInfo(**document | {"classes": tuple(document["classes"])})
+    except (KeyError, TypeError) as error:
+        raise ContractError("a damaged model card", where=str(folder / INFO_FILE), received=str(error)) from error
+
+
+class LoadedModel:
+    """A model in memory.
+
+    Args:
+        path: The model's folder.
+
+    Raises:
+        ContractError: Where the folder is no model of the contract, or does not load.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.info = read_model_info(path)
+        import mlflow.pyfunc
+
+        try:
+            self._model = mlflow.pyfunc.load_model(str(path))
+        except Exception as error:  # MLflow and each framework raise what they like
+            raise ContractError("the model does not load", where=str(path), received=repr(error)) from error
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predicts.
+
+        Args:
+            rows: n rows with the raw columns of `info.columns`, more columns are ignored.
+
+        Returns:
+            n rows with the columns `info.prediction_columns`; `prediction` is a class or a number.
+
+        Raises:
+            ContractError: Where the model answers with something else.
+        """
+        predictions: pd.DataFrame = self._model.predict(rows[list(self.info.columns)])
+        if tuple(predictions.columns) != self.info.prediction_columns or len(predictions) != len(rows):
+            raise ContractError(
+                "the model's answer is not what its card says",
+                allowed=f"{len(rows)} rows of {self.info.prediction_columns}",
+                received=f"{len(predictions)} rows of {tuple(predictions.columns)}",
+            )
+        return predictions

