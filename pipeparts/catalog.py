@@ -97,7 +97,7 @@ class Entry:
                 where=str(self.source),
                 allowed=f"a function `{self.name}` decorated with @dsl.{self.kind}",
             )
-        return loaded  # type: ignore[no-any-return]
+        return loaded
 
     @property
     def family(self) -> str:
@@ -141,7 +141,8 @@ class _Interface:
 def components() -> list[Entry]:
     """Every component, by stage in the order of the flow, then by name."""
     found = [
-        _entry(path.parent, "component", path.parent.parent.name) for path in PACKAGE.glob("components/*/*/component.py")
+        _entry(path.parent, "component", path.parent.parent.name)
+        for path in PACKAGE.glob("components/*/*/component.py")
     ]
     order = {stage: position for position, stage in enumerate(STAGES)}
     return sorted(found, key=lambda entry: (order.get(entry.stage, len(order)), entry.name))
@@ -180,7 +181,7 @@ def _entry(folder: Path, kind: Literal["component", "pipeline"], stage: str) -> 
     return Entry(name=folder.name, kind=kind, stage=stage, folder=folder, summary=summary)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _parse_source(source: str) -> ast.Module:
     return ast.parse(source)
 
@@ -216,7 +217,11 @@ def _component_interface(entry: Entry) -> _Interface:
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     positional = [*function.args.posonlyargs, *function.args.args]
     defaults: dict[str, ast.expr] = dict(
-        zip([a.arg for a in positional[len(positional) - len(function.args.defaults) :]], function.args.defaults, strict=True)
+        zip(
+            [a.arg for a in positional[len(positional) - len(function.args.defaults) :]],
+            function.args.defaults,
+            strict=True,
+        )
     )
     defaults.update(
         {a.arg: d for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is not None}
@@ -238,7 +243,9 @@ def _component_interface(entry: Entry) -> _Interface:
                 default=ast.literal_eval(default) if default is not None else None,
             )
         )
-    if function.returns is not None and not (isinstance(function.returns, ast.Constant) and function.returns.value is None):
+    if function.returns is not None and not (
+        isinstance(function.returns, ast.Constant) and function.returns.value is None
+    ):
         text = return_docs.get("Output") or return_docs.get("", "")
         outputs.append(Port("Output", ast.unparse(function.returns), text, False))
     return _Interface(

@@ -59,14 +59,14 @@ def read_yaml(path: str | os.PathLike[str]) -> Spec:
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
         raise InputError("the pipeline is not YAML", where=str(path), received=" ".join(str(error).split())) from error
-    if len(documents) != 1:
+    if len(documents) > 1:
         raise InputError(
             "the pipeline is not one YAML document",
             where=str(path),
             allowed="one document",
             received=f"{len(documents)} documents",
         )
-    spec = documents[0]
+    spec = documents[0] if documents else None
     if not isinstance(spec, dict) or not {"root", "pipelineInfo", "deploymentSpec"} <= spec.keys():
         raise InputError(
             "not a compiled KFP v2 pipeline",
@@ -83,7 +83,7 @@ def to_yaml(spec: Spec) -> str:
     lines = [f"# {info['name']}, compiled by pipeparts {__version__}"]
     for line in info.get("description", "").splitlines():
         lines.append(f"# {line}".rstrip())
-    body = yaml.dump(spec, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=True, width=120)
+    body: str = yaml.dump(spec, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=True, width=120)
     return "\n".join(lines) + "\n" + body
 
 
@@ -102,7 +102,9 @@ def containers(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
 def image_families(spec: Spec) -> list[str]:
     """The families that a spec names, sorted; empty once its images are resolved."""
     images = {container["image"] for _, container in containers(spec)}
-    return sorted(i.removeprefix(catalog.FAMILY_PREFIX) for i in images if i.startswith(catalog.FAMILY_PREFIX) and ":" not in i)
+    return sorted(
+        i.removeprefix(catalog.FAMILY_PREFIX) for i in images if i.startswith(catalog.FAMILY_PREFIX) and ":" not in i
+    )
 
 
 def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:

@@ -111,19 +111,25 @@ def _join_flights(data: Path) -> pl.DataFrame:
         pl.col("faa").alias("dest"), pl.col("lat").alias("dest_lat"), pl.col("lon").alias("dest_lon"),
         pl.col("alt").alias("dest_alt"), pl.col("tz").alias("dest_tz"),
     )  # fmt: skip
-    flight_id = pl.format(
-        "{}-{}-{}-{}-{}{}-{}",
-        *["year", pl.col("month").cast(str).str.zfill(2), pl.col("day").cast(str).str.zfill(2)],
-        *[pl.col("sched_dep_time").cast(str).str.zfill(4), "carrier", "flight", "origin"],
+    day = pl.date("year", "month", "day").dt.to_string("%Y-%m-%d")
+    scheduled = pl.col("sched_dep_time").cast(pl.String).str.zfill(4)
+    flight_id = pl.format("{}-{}-{}{}-{}", day, scheduled, "carrier", "flight", "origin")
+    return (
+        flights.select(
+            flight_id.alias("flight_id"),
+            pl.all(),
+            pl.len().over("origin", "time_hour").alias("scheduled_departures"),
+            (pl.col("arr_delay") > 15).cast(pl.Int8).alias("late"),
+        )
+        .join(
+            weather.unique(["origin", "time_hour"], keep="first"),
+            on=["origin", "time_hour"],
+            how="left",
+            maintain_order="left",
+        )
+        .join(planes, on="tailnum", how="left", maintain_order="left")
+        .join(airports, on="dest", how="left", maintain_order="left")
     )
-    return flights.select(
-        flight_id.alias("flight_id"),
-        pl.all(),
-        pl.len().over("origin", "time_hour").alias("scheduled_departures"),
-        (pl.col("arr_delay") > 15).cast(pl.Int8).alias("late"),
-    ).join(weather.unique(["origin", "time_hour"], keep="first"), on=["origin", "time_hour"], how="left", maintain_order="left") \
-     .join(planes, on="tailnum", how="left", maintain_order="left") \
-     .join(airports, on="dest", how="left", maintain_order="left")
 
 
 def _package_folder(name: str) -> Path:

@@ -32,7 +32,11 @@ def new_component(name: str, *, components: Path | None = None) -> Path:
     stage, _, short = name.partition("/")
     if stage not in catalog.STAGES:
         raise InputError(
-            "no such stage", parameter="NAME", allowed=catalog.STAGES, received=name, hint=suggest(stage, catalog.STAGES)
+            "no such stage",
+            parameter="NAME",
+            allowed=catalog.STAGES,
+            received=name,
+            hint=suggest(stage, catalog.STAGES),
         )
     if not re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", short):
         raise InputError("a component is named verb_noun", parameter="NAME", allowed="stage/verb_noun", received=name)

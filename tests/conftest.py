@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +131,6 @@ def _with_defaults(component: Any, parameters: dict[str, Any]) -> dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     """The examples of the catalog."""
-    yield Examples(tmp_path_factory.mktemp("examples"))
+    return Examples(tmp_path_factory.mktemp("examples"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +22,32 @@ STYLE = """
 :root { --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --wash: #f9fafb; --blue: #2563eb; --good: #15803d;
   --bad: #b91c1c; --warn: #b45309; }
 * { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: #fff; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+body { margin: 0; color: var(--ink); background: #fff; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 36px 0 10px; } h3 { font-size: 16px; margin: 20px 0 6px; }
+h1 { font-size: 26px; margin: 0 0 4px; }
+h2 { font-size: 19px; margin: 36px 0 10px; }
+h3 { font-size: 16px; margin: 20px 0 6px; }
 .subtitle { color: var(--soft); margin: 0 0 18px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 16px 0; }
 .facts div { border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; background: var(--wash); }
-.facts dt { color: var(--soft); font-size: 13px; } .facts dd { margin: 0; font-size: 18px; font-weight: 600; overflow-wrap: anywhere; }
+.facts dt { color: var(--soft); font-size: 13px; }
+.facts dd { margin: 0; font-size: 18px; font-weight: 600; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-.good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; } .warn { color: var(--warn); }
-.plots { display: flex; flex-wrap: wrap; gap: 16px; } figure { margin: 0; } figure svg { max-width: 100%; height: auto; }
+th { color: var(--soft); font-weight: 600; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.good { color: var(--good); font-weight: 600; }
+.bad { color: var(--bad); font-weight: 600; }
+.warn { color: var(--warn); }
+.plots { display: flex; flex-wrap: wrap; gap: 16px; }
+figure { margin: 0; }
+figure svg { max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 13px; }
 code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px; overflow-x: auto; }
-a { color: var(--blue); } details > summary { cursor: pointer; color: var(--blue); }
+a { color: var(--blue); }
+details > summary { cursor: pointer; color: var(--blue); }
 """
 
 
@@ -155,7 +165,7 @@ def figure_svg(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "pipeparts", "svg.fonttype": "path"}):
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     text = target.getvalue()
-    return text[text.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def _escape(text: Any) -> str:

@@ -34,7 +34,9 @@ def test_there_are_components() -> None:
 @every_component
 def test_folder_is_whole(entry: catalog.Entry) -> None:
     missing = [name for name in FILES if not (entry.folder / name).is_file()]
-    assert not missing, f"missing in {entry.folder}: {missing}; `make component` shows a whole one, `make docs` the README"
+    assert not missing, (
+        f"missing in {entry.folder}: {missing}; `make component` shows a whole one, `make docs` the README"
+    )
     assert list((entry.folder / "tests").glob("test_*.py")), "no tests of its logic"
 
 
@@ -48,7 +50,8 @@ def test_name_is_a_verb_and_a_noun(entry: catalog.Entry) -> None:
 def test_package_file_holds_a_docstring_only(entry: catalog.Entry) -> None:
     for path in (entry.folder / "__init__.py", entry.folder.parent / "__init__.py"):
         tree = ast.parse(path.read_text())
-        assert len(tree.body) == 1 and ast.get_docstring(tree), f"{path}: a re-export breaks the container"
+        assert len(tree.body) == 1, f"{path}: a re-export breaks the container"
+        assert ast.get_docstring(tree)
 
 
 @every_component

@@ -46,7 +46,14 @@ def test_stays_inside_the_safe_core(entry: catalog.Entry) -> None:
     for label, container in compiling.containers(spec):
         assert container["image"].startswith(catalog.FAMILY_PREFIX), label
         assert "pip install" not in " ".join(container["command"])
-    forbidden = [r"workspace_path", r"pipeline_google_cloud", r"json_escape", r"Concat", r"IfPresent", r"pipeline_root\}"]
+    forbidden = [
+        r"workspace_path",
+        r"pipeline_google_cloud",
+        r"json_escape",
+        r"Concat",
+        r"IfPresent",
+        r"pipeline_root\}",
+    ]
     forbidden += [r"artifactIterator", r"\bresolver:", r"\bcustomJob:", r"cacheKey", r"/gcs/", r"/minio/", r"/s3/"]
     for word in forbidden:
         assert word.strip("\\b:}") not in text.replace("\\", ""), f"{word} does not run everywhere"
@@ -60,8 +67,10 @@ def re_whole_placeholders(task: dict) -> bool:
     """Whether each `{{$...}}` stands alone: Kubeflow resolves whole values only."""
     for value in task.get("inputs", {}).get("parameters", {}).values():
         constant = value.get("runtimeValue", {}).get("constant")
-        if isinstance(constant, str) and "{{$." in constant and not (
-            constant.startswith("{{$.") and constant.endswith("}}") and constant.count("{{") == 1
+        if (
+            isinstance(constant, str)
+            and "{{$." in constant
+            and not (constant.startswith("{{$.") and constant.endswith("}}") and constant.count("{{") == 1)
         ):
             return False
     return True

@@ -1,0 +1,1 @@
+"""Trains LightGBM on a table, and registers it where it passes the gate."""
