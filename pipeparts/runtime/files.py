@@ -27,6 +27,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     os.close(handle)
     partial = Path(name)
+    partial.chmod(0o644)  # mkstemp lets only this user read
     try:
         yield partial
         partial.replace(target)

@@ -17,11 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeparts.runtime.errors import DataError
+from pipeparts.runtime.serving.siphash import KEY, Hashes, siphash_buffer
 
-Hashes = npt.NDArray[np.uint64]
-
-#: The key of every SipHash here unless a salt asks for another: the digits of pi, as fixed as any.
-KEY = (0x243F6A8885A308D3, 0x13198A2E03707344)
+__all__ = ["KEY", "Fingerprint", "Hashes", "combine", "hash_array", "hash_fractions", "mix64", "row_hashes", "siphash"]
 
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 
@@ -43,28 +41,7 @@ def siphash(values: pa.Array, key: tuple[int, int] = KEY) -> Hashes:
         return np.zeros(count, dtype=np.uint64)
     offsets = np.frombuffer(offset_buffer, dtype=np.int64)[values.offset : values.offset + count + 1]
     data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
-    # Seven zero bytes behind the last value let every value's last block be read whole.
-    data = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(8, np.uint8)])
-    starts = offsets[:-1] - offsets[0]
-    lengths = np.diff(offsets)
-    state = _sip_start(count, key)
-    whole_blocks = lengths // 8
-    spread = np.arange(8)
-    for block in range(int(whole_blocks.max()) if count else 0):
-        rows = np.flatnonzero(whole_blocks > block)
-        words = data[(starts[rows] + 8 * block)[:, None] + spread].view("<u8").ravel()
-        if len(rows) == count:
-            _sip_absorb(state, words)
-        else:
-            part = [lane[rows] for lane in state]
-            _sip_absorb(part, words)
-            for lane, new in zip(state, part, strict=True):
-                lane[rows] = new
-    tails = data[(starts + 8 * whole_blocks)[:, None] + spread]
-    tails[spread >= (lengths % 8)[:, None]] = 0
-    last = tails.view("<u8").ravel() | ((lengths & 0xFF).astype(np.uint64) << np.uint64(56))
-    _sip_absorb(state, last)
-    return _sip_finish(state)
+    return siphash_buffer(data, offsets, key)
 
 
 def hash_array(values: pa.Array | pa.ChunkedArray, salt: int = 0) -> Hashes:
@@ -206,41 +183,3 @@ def _bits(array: Any) -> Hashes:
     elif pa.types.is_nested(kind):
         raise DataError("cannot hash a nested column", allowed="flat columns", received=str(kind))
     return np.ascontiguousarray(array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)).view(np.uint64)
-
-
-def _rotate(x: Hashes, by: int) -> Hashes:
-    return (x << np.uint64(by)) | (x >> np.uint64(64 - by))
-
-
-def _sip_start(count: int, key: tuple[int, int]) -> list[Hashes]:
-    constants = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
-    return [np.full(count, constant ^ key[i % 2], dtype=np.uint64) for i, constant in enumerate(constants)]
-
-
-def _sip_absorb(state: list[Hashes], words: Hashes) -> None:
-    state[3] = state[3] ^ words
-    _sip_rounds(state, 2)
-    state[0] = state[0] ^ words
-
-
-def _sip_finish(state: list[Hashes]) -> Hashes:
-    state[2] = state[2] ^ np.uint64(0xFF)
-    _sip_rounds(state, 4)
-    return state[0] ^ state[1] ^ state[2] ^ state[3]
-
-
-def _sip_rounds(state: list[Hashes], rounds: int) -> None:
-    v0, v1, v2, v3 = state
-    with np.errstate(over="ignore"):
-        for _ in range(rounds):
-            v0 = v0 + v1
-            v1 = _rotate(v1, 13) ^ v0
-            v0 = _rotate(v0, 32)
-            v2 = v2 + v3
-            v3 = _rotate(v3, 16) ^ v2
-            v0 = v0 + v3
-            v3 = _rotate(v3, 21) ^ v0
-            v2 = v2 + v1
-            v1 = _rotate(v1, 17) ^ v2
-            v2 = _rotate(v2, 32)
-    state[:] = [v0, v1, v2, v3]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +100,31 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
         raise ContractError("a damaged model card", where=str(folder / INFO_FILE), received=str(error)) from error
 
 
+def import_mlflow() -> Any:
+    """MLflow's Python-function models, imported so that they call neither home nor another program."""
+    # setdefault: who wants them says so in the environment.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own type hints make it warn of itself
+        import mlflow
+        import mlflow.pyfunc
+
+    return mlflow
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Keeps Python from writing into the folders that it imports from: a model that was read is as it was."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 class LoadedModel:
     """A model in memory.
 
@@ -108,10 +137,12 @@ class LoadedModel:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.info = read_model_info(path)
-        import mlflow.pyfunc
-
+        mlflow = import_mlflow()
         try:
-            self._model = mlflow.pyfunc.load_model(str(path))
+            with _no_bytecode():
+                loaded = mlflow.pyfunc.load_model(str(path))
+            # Without MLflow's wrapper, which takes seconds for a million rows and lets no gaps into integers.
+            self._model = loaded.get_raw_model()
         except Exception as error:  # MLflow and each framework raise what they like
             raise ContractError("the model does not load", where=str(path), received=repr(error)) from error
 

@@ -47,6 +47,9 @@ figcaption { color: var(--soft); font-size: 13px; }
 code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px; overflow-x: auto; }
 a { color: var(--blue); }
+.side-by-side { display: flex; flex-wrap: wrap; gap: 8px 56px; align-items: flex-start; }
+.side-by-side table { width: auto; }
+.graph { text-align: center; }
 details > summary { cursor: pointer; color: var(--blue); }
 """
 

@@ -50,9 +50,7 @@ def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], p
     problems = error.errors(include_url=False)
     first = problems[0]
     places = [".".join([parameter, *(str(part) for part in problem["loc"])]) for problem in problems]
-    others = "; ".join(
-        f"{place}: {problem['msg']}" for place, problem in zip(places[1:], problems[1:], strict=True)
-    )
+    others = "; ".join(f"{place}: {problem['msg']}" for place, problem in zip(places[1:], problems[1:], strict=True))
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         fields = _fields_at(model, first["loc"][:-1])

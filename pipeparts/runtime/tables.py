@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ TYPES: dict[str, pa.DataType] = {
     "binary": pa.binary(),
 }
 _NAMES = {kind: name for name, kind in TYPES.items()}
+_DECIMAL = re.compile(r"decimal128\((\d+), ?(\d+)\)")  # Arrow writes this name, but does not read it
 
 _ROW_GROUP_ROWS = 131_072
 
@@ -44,8 +46,9 @@ def arrow_type(name: str, *, parameter: str = "columns") -> pa.DataType:
     """
     if name in TYPES:
         return TYPES[name]
+    digits = _DECIMAL.fullmatch(name)
     try:
-        return pa.type_for_alias(name)
+        return pa.decimal128(int(digits[1]), int(digits[2])) if digits else pa.type_for_alias(name)
     except ValueError:
         raise InputError(
             "a column type that is not known",
@@ -188,9 +191,7 @@ class TableWriter:
             fingerprint=self._fingerprint.hexdigest() if self._fingerprint is not None else "",
             extra=dict(self.extra),
         )
-        write_json(
-            self._folder / INFO_FILE, {"format": FORMAT, "parts": self._parts, **dataclasses.asdict(self._info)}
-        )
+        write_json(self._folder / INFO_FILE, {"format": FORMAT, "parts": self._parts, **dataclasses.asdict(self._info)})
 
     def _flush(self) -> None:
         if not self._pending:
@@ -230,7 +231,9 @@ class Table:
         self.path = Path(path)
         if not self.path.is_dir():
             raise ContractError(
-                "no table here", where=str(path), allowed=f"a folder of part-*.parquet with {INFO_FILE}",
+                "no table here",
+                where=str(path),
+                allowed=f"a folder of part-*.parquet with {INFO_FILE}",
                 received="a file" if self.path.exists() else "nothing",
             )
         document = read_json(self.path / INFO_FILE, what="a table's description")
@@ -274,9 +277,7 @@ class Table:
                     hint=suggest(name, self.schema.names),
                 )
 
-    def batches(
-        self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536
-    ) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """Streams the table in order, in bounded memory.
 
         Args:
@@ -293,7 +294,8 @@ class Table:
         seen = 0
         for part in self.parts:
             try:
-                with pq.ParquetFile(part, memory_map=True) as file:
+                # Not mapped and not read ahead: both would count as resident memory, by the size of a whole part.
+                with pq.ParquetFile(part, memory_map=False, pre_buffer=False) as file:
                     for batch in file.iter_batches(batch_size=batch_rows, columns=names):
                         seen += batch.num_rows
                         yield batch.select(names) if batch.schema.names != names else batch

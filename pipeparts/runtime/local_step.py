@@ -1,0 +1,218 @@
+"""Runs one step of a local run: `python -m pipeparts.runtime.local_step kfp.dsl.executor_main ...`.
+
+The local target puts this between kfp.local and KFP's executor. It keeps the step's output in the step's
+own folder, records how it went in `step.json`, and ends the step when the run's worker is gone. It imports the
+standard library alone, since its own cost is added to every step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import resource
+import runpy
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+#: How long a step that is told to stop has for its clean-up.
+GRACE_SECONDS = 5.0
+
+_LAST_LINES = 40
+
+
+def main(argv: list[str]) -> int:
+    """Runs a module as the step.
+
+    Args:
+        argv: The module to run, then its arguments, among them `--executor_input` and its JSON.
+
+    Returns:
+        The exit code: 0, 1 for an error, or what the module itself asked for.
+    """
+    module, *arguments = argv
+    executor_input = json.loads(_argument(arguments, "--executor_input") or "{}")
+    output_file = executor_input.get("outputs", {}).get("outputFile")
+    if not output_file:
+        raise SystemExit("local_step: there is no --executor_input with an outputFile")
+    folder = Path(output_file).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _end_with_worker()
+    _redirect(folder / "log.txt")
+    record = _begin(folder)
+    signal.signal(signal.SIGTERM, _stop)
+    sys.argv = [module, *arguments]
+    code, error = _run(module)
+    if code == 0:
+        _complete_artifacts(executor_input, Path(output_file))
+    _finish(folder, record, code, error)
+    _remove_program(_argument(arguments, "--component_module_path"))
+    return code
+
+
+def _run(module: str) -> tuple[int, BaseException | None]:
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or error.code == 0:
+            return 0, None
+        return (error.code, error) if isinstance(error.code, int) else (1, error)
+    except BaseException as error:
+        traceback.print_exc()
+        return 1, error
+    return 0, None
+
+
+def _argument(arguments: list[str], name: str) -> str | None:
+    with contextlib.suppress(ValueError, IndexError):
+        return arguments[arguments.index(name) + 1]
+    return None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_with_worker() -> None:
+    """Ends this step when the worker that reads its output is gone, however it went.
+
+    Nothing is sent through the pipe to the worker (the output goes to a file), so the pipe says one thing: an
+    error is reported on our end once the reader's end is closed, even by a SIGKILL.
+    """
+    pipe = os.dup(1)
+    # The worker's standard input is its own link to the command line; no step may read from it.
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.set_inheritable(pipe, False)
+    threading.Thread(target=_watch, args=(pipe,), name="watch-worker", daemon=True).start()
+
+
+def _watch(pipe: int) -> None:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll()):
+        return  # not a pipe: started by hand
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    if os.environ.get("PIPEPARTS_RUN_GROUP") == str(os.getpgrp()):
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _redirect(log: Path) -> None:
+    # Appended to: a retried step keeps the output of its earlier attempts.
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable()
+
+
+def _begin(folder: Path) -> dict[str, Any]:
+    attempt = 1
+    with contextlib.suppress(OSError, ValueError):
+        attempt = json.loads((folder / "step.json").read_text(encoding="utf-8"))["attempt"] + 1
+    record = {"state": "running", "pid": os.getpid(), "started": time.time(), "attempt": attempt}
+    _write(folder, record)
+    return record
+
+
+def _finish(folder: Path, record: dict[str, Any], code: int, error: BaseException | None) -> None:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024
+    record.update(
+        state="succeeded" if code == 0 else "failed",
+        exit_code=code,
+        finished=time.time(),
+        cpu_seconds=round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        peak_memory_bytes=max(own.ru_maxrss, children.ru_maxrss) * unit,
+    )
+    if code == 128 + signal.SIGTERM:
+        record["state"] = "interrupted"
+    elif error is not None:
+        record["error"] = _describe(error)
+    _write(folder, record)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """An error as the run's record keeps it: its own text, and where in the user's code it was raised."""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    own = hasattr(error, "headline") and hasattr(error, "facts")
+    message = str(error.code) if isinstance(error, SystemExit) else str(error)
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        message = f"the step ended itself with exit code {error.code}"
+    return {
+        "type": type(error).__name__,
+        "message": message,
+        "pipeparts": own,
+        "retryable": bool(getattr(error, "retryable", False)),
+        "where": _place(error),
+        "traceback": lines[-_LAST_LINES:],
+    }
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line of the traceback that is neither Python's, KFP's nor another package's."""
+    outside = ("site-packages", "dist-packages", "<frozen", str(Path(os.__file__).parent))
+    package = str(Path(__file__).parents[1])
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__
+        and (frame.filename.startswith(package) or not any(part in frame.filename for part in outside))
+    ]
+    if not own:
+        return None
+    frame = own[-1]
+    name = "the component's function" if frame.filename.endswith("ephemeral_component.py") else frame.filename
+    line = f": {frame.line}" if frame.line else ""
+    return f"{name}, line {frame.lineno}, in {frame.name}{line}"
+
+
+def _complete_artifacts(executor_input: dict[str, Any], output_file: Path) -> None:
+    """Makes the files of output artifacts that the step did not write.
+
+    kfp.local takes a step from its cache only where each output artifact exists as a file, and metrics,
+    for one, live in the metadata alone.
+    """
+    written: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        written = json.loads(output_file.read_text(encoding="utf-8")).get("artifacts", {})
+    declared = executor_input.get("outputs", {}).get("artifacts", {})
+    for artifacts in {**declared, **written}.values():
+        for artifact in artifacts.get("artifacts", []):
+            path = Path(artifact.get("uri", ""))
+            if path.is_absolute() and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+
+
+def _remove_program(path: str | None) -> None:
+    """Removes the folder that KFP's command made with `mktemp -d` for the component's source."""
+    if path is not None:
+        folder = Path(path).parent
+        if [item.name for item in folder.iterdir() if item.name != "__pycache__"] == [Path(path).name]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    partial = folder / f".step.json.{os.getpid()}"
+    partial.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+    partial.replace(folder / "step.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
