@@ -1,0 +1,1 @@
+"""Reads files of CSV, TSV, JSON Lines or Parquet into a typed table."""

@@ -1,0 +1,290 @@
+"""Rows of CSV and TSV, by RFC 4180.
+
+A quote opens a quoted value only at the value's beginning, a doubled quote inside one is a quote, and behind
+the closing quote comes the delimiter or the line's end. A quote elsewhere is a character like others. A
+quoted value that breaks this rule makes its line a bad row, and reading goes on with the next line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from pipeparts.components.ingestion.ingest_files.opening import Stream
+from pipeparts.components.ingestion.ingest_files.text_rows import (
+    LONGEST_ROW,
+    SMALL_WINDOW,
+    Chunk,
+    Sink,
+    TextReader,
+    shown,
+    why_not_text,
+)
+from pipeparts.runtime.errors import DataError
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_OTHER_DELIMITERS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a text with delimiters is written.
+
+    Attributes:
+        delimiter: One character between values.
+        delimiter_given: Whether the caller said so.
+        quote: One character, or "" where quotes mean nothing.
+        header: Whether the first line holds the names; None: it should, and may not look like data.
+        names: The columns' names where there is no header.
+        null_values: The spellings of a missing value.
+    """
+
+    delimiter: str
+    delimiter_given: bool
+    quote: str
+    header: bool | None
+    names: tuple[str, ...] | None
+    null_values: tuple[str, ...]
+
+
+class CsvReader(TextReader):
+    """Reads CSV; `names` is there before the first row is read."""
+
+    def __init__(self, stream: Stream, sink: Sink, dialect: Dialect) -> None:
+        super().__init__(stream, sink)
+        self._dialect = dialect
+        self._delimiter = dialect.delimiter.encode()
+        self._quote = dialect.quote.encode()
+        self._nulls = frozenset(value.encode() for value in dialect.null_values)
+        self.names = self._read_names()
+        self._options = self._arrow_options()
+
+    def cut(self, end: int, last: bool) -> tuple[int | None, bool]:
+        """Where the last whole row ends: at a line break outside quotes."""
+        start, buffer = self.position, self.buffer
+        if not self._quote or buffer.find(self._quote, start, end) < 0:
+            return super().cut(end, last)
+        data = np.frombuffer(buffer, np.uint8, end - start, start)
+        quotes = np.flatnonzero(data == self._quote[0])
+        if last:
+            cut = end - start
+            if len(quotes) % 2:
+                return None, False
+        else:
+            at = buffer.rfind(b"\n", start, end) - start
+            # A line break behind an odd number of quotes is inside a value: look before that value.
+            while at >= 0 and (before := int(np.searchsorted(quotes, at))) % 2:
+                at = buffer.rfind(b"\n", start, start + int(quotes[before - 1])) - start
+            if at < 0:
+                return None, True
+            cut = at + 1
+            quotes = quotes[: int(np.searchsorted(quotes, cut))]
+        return start + cut, self._well_quoted(data, quotes, cut)
+
+    def read_fast(self, block: bytes) -> bool:
+        """Reads whole, well quoted rows with Arrow."""
+        if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+            return False
+        read, parse, options = self._options
+        read.block_size = len(block) + 1
+        parse.newlines_in_values = bool(self._quote) and self._quote in block
+        options.check_utf8 = not block.isascii()
+        try:
+            table = pa_csv.read_csv(pa.py_buffer(block), read, parse, options)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):
+                return True  # blank lines
+            return False
+        for batch in table.combine_chunks().to_batches():
+            columns = dict(zip(self.names, batch.columns, strict=True))
+            if not self.sink.offer(Chunk(columns, batch.num_rows)):
+                return False
+        return True
+
+    def read_exactly(self, end: int, last: bool) -> bool:
+        """Reads rows one by one."""
+        rows: list[list[bytes]] = []
+        lines: list[int] = []
+        raws: list[bytes] = []
+        start = self.position
+        # No further than a small window: behind the bad row the fast way may do again.
+        while self.position < min(end, start + SMALL_WINDOW):
+            found = self._next_row(self.position, end, last)
+            if found is None:
+                break
+            values, reason, behind = found
+            raw = self.buffer[self.position : behind]
+            line = self.line
+            self.line += raw.count(b"\n")
+            self.position = behind
+            if not raw.strip(b"\r\n"):
+                continue
+            if reason is None and len(values) != len(self.names):
+                reason = f"{len(values)} values where there are {len(self.names)} columns"
+            reason = reason or why_not_text(raw)
+            if reason is None:
+                rows.append(values)
+                lines.append(line)
+                raws.append(raw)
+            else:
+                self.sink.bad(line, reason, shown(raw))
+        if rows:
+            columns = {
+                name: pa.array([None if row[i] in self._nulls else row[i].decode() for row in rows], pa.string())
+                for i, name in enumerate(self.names)
+            }
+            self.sink.offer(Chunk(columns, len(rows), lines=lines, text=lambda at: shown(raws[at])))
+        return self.position > start
+
+    def _next_row(self, start: int, end: int, last: bool) -> tuple[list[bytes], str | None, int] | None:
+        """The row's values, why it is bad, and where it ends; None where it is not whole."""
+        line_end = self.line_end(start, end)
+        if line_end == end and not last:
+            return None
+        line = self.buffer[start:line_end]
+        if not self._quote or self._quote not in line:
+            return line.removesuffix(b"\r").split(self._delimiter), None, min(line_end + 1, end)
+        return self._next_quoted_row(start, end, last)
+
+    def _next_quoted_row(self, start: int, end: int, last: bool) -> tuple[list[bytes], str | None, int] | None:
+        buffer, quote, delimiter = self.buffer, self._quote, self._delimiter
+        values: list[bytes] = []
+        at = start
+        while True:
+            line_end = self.line_end(at, end)
+            if line_end == end and not last:
+                return None
+            if buffer[at : at + 1] == quote:
+                close = self._closing_quote(at + 1, end)
+                if close is None:
+                    if not last and end - start < LONGEST_ROW:
+                        return None
+                    return [], "a quote that is never closed", min(self.line_end(start, end) + 1, end)
+                if close + 2 >= end and not last:
+                    return None
+                values.append(buffer[at + 1 : close].replace(quote + quote, quote))
+                at = close + 1
+                if buffer[at : at + 2] == b"\r\n":
+                    at += 1
+                if at < end and buffer[at : at + 1] not in (delimiter, b"\n"):
+                    return [], "text behind a closing quote", min(self.line_end(start, end) + 1, end)
+            else:
+                stop = buffer.find(delimiter, at, line_end)
+                at, begin = (line_end if stop < 0 else stop), at
+                value = buffer[begin:at]
+                values.append(value.removesuffix(b"\r") if stop < 0 else value)
+            if at >= end or buffer[at : at + 1] == b"\n":
+                return values, None, min(at + 1, end)
+            at += 1
+
+    def _closing_quote(self, at: int, end: int) -> int | None:
+        quote = self._quote
+        while (found := self.buffer.find(quote, at, end)) >= 0:
+            if self.buffer[found + 1 : found + 2] != quote or found + 1 >= end:
+                return found
+            at = found + 2
+        return None
+
+    def _well_quoted(self, data: np.ndarray, quotes: np.ndarray, cut: int) -> bool:  # type: ignore[type-arg]
+        """Whether quotes stand only where values begin and end, or doubled inside."""
+        around = np.zeros(256, bool)
+        around[[self._delimiter[0], 10, 13, self._quote[0]]] = True
+        opening, closing = quotes[0::2], quotes[1::2]
+        opening = opening[opening > 0]
+        closing = closing[closing + 1 < cut]
+        return bool(around[data[opening - 1]].all() and around[data[closing + 1]].all())
+
+    def _read_names(self) -> list[str]:
+        if self._dialect.header is False:
+            count = len(self._first_row(take=False))
+            names = list(self._dialect.names or [f"column_{i + 1}" for i in range(count)])
+            if count and len(names) != count:
+                raise DataError(
+                    "not as many names as columns",
+                    where=f"{self.stream.name}:1",
+                    allowed=f"{count} columns in the first row",
+                    received=f"{len(names)} names in options.names",
+                )
+            return names
+        # An index column often has no name.
+        names = [value.decode().strip() for value in self._first_row(take=True)]
+        names = [name or f"column_{i + 1}" for i, name in enumerate(names)]
+        self._check_names(names)
+        return names
+
+    def _check_names(self, names: list[str]) -> None:
+        where = f"{self.stream.name}:1"
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DataError("columns with the same name", where=where, allowed="different names", received=twice)
+        numbers = [name for name in names if _NUMBER.fullmatch(name)]
+        if numbers and self._dialect.header is None:
+            raise DataError(
+                "the first line looks like data, not like names of columns",
+                where=where,
+                allowed="a line with the columns' names",
+                received=names,
+                hint='options={"header": false} where there is none, {"header": true} where these are names',
+            )
+        other = next((mark for mark in _OTHER_DELIMITERS if len(names) == 1 and mark in names[0]), None)
+        if other and not self._dialect.delimiter_given:
+            raise DataError(
+                "the delimiter seems to be another one",
+                where=where,
+                allowed=_OTHER_DELIMITERS.get(self._dialect.delimiter, self._dialect.delimiter),
+                received=f"one column, with {_OTHER_DELIMITERS[other]} in its name: {names[0]}",
+                hint=f'options={{"delimiter": {other!r}}}'.replace("'", '"'),
+            )
+
+    def _first_row(self, *, take: bool) -> list[bytes]:
+        """The first row that is not blank."""
+        window = SMALL_WINDOW
+        while True:
+            self.fill(window)
+            end = min(self.position + window, len(self.buffer))
+            last = self.ended and end == len(self.buffer)
+            while self.buffer[self.position : self.position + 1] in (b"\n", b"\r"):
+                self.line += self.buffer[self.position] == 10
+                self.position += 1
+            if self.position >= end and last:
+                return []
+            found = self._next_row(self.position, end, last)
+            if found is not None or window >= LONGEST_ROW:
+                break
+            window *= 2
+        where = f"{self.stream.name}:{self.line}"
+        if found is None:
+            raise DataError("a first line that does not end", where=where, allowed=f"{LONGEST_ROW:,} bytes at most")
+        values, reason, behind = found
+        raw = self.buffer[self.position : behind]
+        if not take:
+            return values
+        reason = reason or why_not_text(raw)
+        if reason is not None:
+            raise DataError(
+                "the first line is no text" if "byte" in reason else "the first line cannot be read",
+                where=where,
+                allowed="a line with the columns' names, as UTF-8 unless options.encoding says otherwise",
+                received=f"{reason}: {shown(raw)[:80]}",
+                hint='another encoding is said by options={"encoding": "latin-1"}' if "UTF-8" in reason else None,
+            )
+        self.line += raw.count(b"\n")
+        self.position = behind
+        return values
+
+    def _arrow_options(self) -> tuple[pa_csv.ReadOptions, pa_csv.ParseOptions, pa_csv.ConvertOptions]:
+        return (
+            pa_csv.ReadOptions(column_names=self.names, use_threads=False),
+            pa_csv.ParseOptions(delimiter=self._dialect.delimiter, quote_char=self._dialect.quote or False),
+            # Everything as text: the types are found, or held to, value by value.
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(self.names, pa.string()),
+                null_values=list(self._dialect.null_values),
+                strings_can_be_null=True,
+            ),
+        )

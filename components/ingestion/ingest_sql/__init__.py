@@ -1,0 +1,1 @@
+"""Reads a table or a query's rows from a database into a typed table."""
