@@ -1,0 +1,1 @@
+"""Profiles a table: statistics of every column, in one pass."""

@@ -1,0 +1,1 @@
+"""Holds a table against a schema, and writes the verdict."""
