@@ -1,0 +1,1 @@
+"""Fits a declared feature set on a table, giving a transform."""

@@ -1,0 +1,1 @@
+"""Splits a table into train, validation and test tables."""
