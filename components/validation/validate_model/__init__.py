@@ -1,0 +1,1 @@
+"""Decides whether a model is good enough, and better than the champion."""
