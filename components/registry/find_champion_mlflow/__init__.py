@@ -1,0 +1,1 @@
+"""Finds the model version that is the champion in an MLflow registry."""
