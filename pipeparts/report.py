@@ -6,13 +6,14 @@ import datetime
 import html
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeparts.errors import ContractError
 from pipeparts.graphs import Node, graph_svg
-from pipeparts.runtime.files import read_json
+from pipeparts.runtime.files import read_json, whole_file
 from pipeparts.runtime.pages import BLUE, GREY, Html, Page, new_figure
 from pipeparts.runtime.verdict import format_value, read_verdict
 
@@ -29,6 +30,8 @@ _WORDS = {
 }
 _STATE_NAMES = {"not_run": "not run"}
 _LONGEST_PARAMETER = 120
+#: What a reader looks for first, of those that the evaluation has.
+_FIRST_METRICS = ("roc_auc", "average_precision", "brier_score", "f1_macro", "rmse", "mae", "r2")
 
 
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
@@ -52,11 +55,11 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     _add_outcome(page, folder, record, steps)
     _add_errors(page, record, steps)
     page.heading("Steps")
-    page.html(f'<div class="scroll">{graph_svg(_graph(record), title=record["pipeline"])}</div>')
+    page.html(f'<div class="scroll graph">{graph_svg(_graph(record), title=record["pipeline"])}</div>')
     _add_verdicts(page, folder, steps)
     _add_metrics(page, steps)
     _add_plots(page, steps)
-    _add_pages(page, steps)
+    _add_pages(page, folder, steps)
     _add_steps(page, steps)
     _add_parameters(page, record)
     _add_lineage(page, record, steps)
@@ -81,10 +84,17 @@ def _add_outcome(page: Page, folder: Path, record: Record, steps: Sequence[Recor
     if registration := _registration(folder, steps):
         facts["registered"] = _registered(registration)
         facts["alias"] = registration.get("alias", "")
-    for step in steps:
-        if step["component"] == "register_mlflow" and step["state"] == "skipped":
-            facts["registered"] = "no: the gate did not let it through"
+    elif any(step["component"] == "register_mlflow" and step["state"] == "skipped" for step in steps):
+        facts["registered"] = "no: the gate did not let it through"
     page.facts(facts)
+    metrics = {
+        name: value
+        for step in steps
+        if step["component"] == "evaluate_model"
+        for name, value in (step["outputs"].get("metrics", {}).get("metadata") or {}).items()
+    }
+    if shown := {name.replace("_", " "): metrics[name] for name in _FIRST_METRICS if name in metrics}:
+        page.facts(shown)
 
 
 def _registered(document: Mapping[str, Any]) -> Html:
@@ -185,17 +195,18 @@ def _add_verdicts(page: Page, folder: Path, steps: Sequence[Record]) -> None:
 
 
 def _add_metrics(page: Page, steps: Sequence[Record]) -> None:
-    columns: dict[str, dict[str, Any]] = {}
+    tables = []
     for step in steps:
         for output in step["outputs"].values():
             if output["type"] == "system.Metrics" and output.get("metadata"):
-                columns.setdefault(step["display_name"], {}).update(output["metadata"])
-    if not columns:
-        return
-    page.heading("Metrics")
-    names = list(dict.fromkeys(name for values in columns.values() for name in values))
-    rows = [[name, *(values.get(name) for values in columns.values())] for name in names]
-    page.table(rows, columns=["metric", *columns])
+                rows = "".join(
+                    f'<tr><td>{html.escape(name)}</td><td class="number">{html.escape(format_value(value))}</td></tr>'
+                    for name, value in output["metadata"].items()
+                )
+                tables.append(f"<div><h3>{html.escape(step['display_name'])}</h3><table>{rows}</table></div>")
+    if tables:
+        page.heading("Metrics")
+        page.html(f'<div class="side-by-side">{"".join(tables)}</div>')
 
 
 def _add_plots(page: Page, steps: Sequence[Record]) -> None:
@@ -240,13 +251,18 @@ def _confusion(matrix: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _add_pages(page: Page, steps: Sequence[Record]) -> None:
-    rows = [
-        [step["display_name"], Html(f'<a href="{html.escape(output["uri"])}">{html.escape(name)}</a>')]
-        for step in steps
-        for name, output in step["outputs"].items()
-        if output["type"] in ("system.HTML", "system.Markdown") and output.get("uri")
-    ]
+def _add_pages(page: Page, folder: Path, steps: Sequence[Record]) -> None:
+    """Copies each page under a name that a browser knows how to show, and links to it."""
+    rows = []
+    for step in steps:
+        for name, output in step["outputs"].items():
+            ending = {"system.HTML": ".html", "system.Markdown": ".txt"}.get(output["type"])
+            if ending is None or not output.get("uri") or not (folder / output["uri"]).is_file():
+                continue
+            copied = f"pages/{step['id']}-{name}{ending}"
+            with whole_file(folder / copied) as partial:
+                shutil.copyfile(folder / output["uri"], partial)
+            rows.append([step["display_name"], Html(f'<a href="{html.escape(copied)}">{html.escape(name)}</a>')])
     if rows:
         page.heading("Pages")
         page.table(rows, columns=["step", "page"])

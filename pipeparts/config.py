@@ -1,0 +1,213 @@
+"""The configuration of the targets, read when it is asked for into frozen typed models.
+
+A value comes from, in order: the command line, the environment, the file, the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from pipeparts.errors import InputError, suggest
+from pipeparts.runtime.params import Params
+
+#: Where a target's file is looked for, below the working directory, when none is named.
+FOLDER = "configs"
+
+#: In plain words what pydantic says of a value of the wrong type, by the beginning of its error's name.
+_ALLOWED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "string": "a string",
+    "path": "a path",
+    "dict": "a mapping of names to values",
+}
+
+
+class LocalConfig(Params):
+    """How pipelines run on this machine.
+
+    Attributes:
+        root: The folder for runs, the cache and MLflow's database.
+        cache: Whether steps whose code and inputs did not change are taken from earlier runs.
+        python: An interpreter for each image family ("data", "tensorflow", ...; "default" for other images),
+            where it is not the one that runs pipeparts.
+        environment: Environment variables for the steps.
+        stop_seconds: How long steps have for their clean-up when a run is stopped.
+        open_report: Whether the report is opened in a browser at the end.
+    """
+
+    root: Path = Path(".pipeparts")
+    cache: bool = True
+    python: dict[str, Path] = pydantic.Field(default_factory=dict)
+    environment: dict[str, str] = pydantic.Field(default_factory=dict)
+    stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
+    open_report: bool = False
+
+
+C = TypeVar("C", bound=Params)
+
+
+def load_local(
+    *,
+    file: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> LocalConfig:
+    """The configuration of local runs.
+
+    Args:
+        file: The file; without one, `PIPEPARTS_LOCAL_FILE`, else `configs/local.yaml` where it exists.
+        overrides: From the command line; None values count as not given.
+        environ: The environment; the process's own unless given.
+
+    Raises:
+        InputError: Naming the key, the place that the value came from, what is allowed, and the close match.
+    """
+    return load(LocalConfig, "local", file=file, overrides=overrides, environ=environ)
+
+
+def load(
+    model: type[C],
+    target: str,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> C:
+    """Gathers a target's configuration from its four places, and checks it.
+
+    An environment variable's name is the key's with `PIPEPARTS_` in front; a key of a dictionary is one more part:
+    `PIPEPARTS_PYTHON_TENSORFLOW=/opt/tf/bin/python`.
+
+    Args:
+        model: The model; its fields are the keys.
+        target: The target's name: its file is `configs/<target>.yaml`.
+        file: The file, where it is another one.
+        overrides: From the command line; None values count as not given.
+        environ: The environment; the process's own unless given.
+
+    Raises:
+        InputError: Naming the key, where its value came from (or was looked for), and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    path, places = _find_file(target, file, environ)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if path is not None:
+        for key, value in read_mapping(path, what=f"the configuration of target {target!r}").items():
+            values[key], origins[key] = value, str(path)
+    for key, value, variable in _from_environment(model, environ):
+        if isinstance(value, dict):
+            known = values.get(key)
+            value = {**(known if isinstance(known, dict) else {}), **value}
+        values[key], origins[key] = value, f"environment variable {variable}"
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            values[key], origins[key] = value, "command line"
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _explain(error, model, target, origins, ["command line", "environment", *places]) from None
+
+
+def read_mapping(path: str | os.PathLike[str], *, what: str) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping; an empty file is an empty one.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        InputError: For a file that cannot be read, or that is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {what}", where=str(path), received=str(error)) from error
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is not YAML", where=str(path), received=" ".join(str(error).split())) from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InputError(
+            f"{what} is not a mapping of names to values",
+            where=str(path),
+            allowed="name: value, a line each",
+            received=f"{type(value).__name__}: {value!r}",
+        )
+    return value
+
+
+def _find_file(
+    target: str, file: str | os.PathLike[str] | None, environ: Mapping[str, str]
+) -> tuple[Path | None, list[str]]:
+    """The file to read, and the places that were looked at."""
+    variable = f"PIPEPARTS_{target.upper()}_FILE"
+    if file is not None:
+        return Path(file), [str(file)]
+    if environ.get(variable):
+        return Path(environ[variable]), [environ[variable]]
+    path = Path(FOLDER) / f"{target}.yaml"
+    return (path if path.is_file() else None), [f"{path}{'' if path.is_file() else ' (not there)'}"]
+
+
+def _from_environment(model: type[Params], environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    found: list[tuple[str, Any, str]] = []
+    for key, field in model.model_fields.items():
+        variable = f"PIPEPARTS_{key.upper()}"
+        if key == "environment":
+            continue  # the steps have the command's own environment anyway
+        if "dict" in str(field.annotation):
+            parts = {
+                name.removeprefix(f"{variable}_").lower(): text
+                for name, text in environ.items()
+                if name.startswith(f"{variable}_") and text
+            }
+            if parts:
+                found.append((key, parts, f"{variable}_..."))
+        elif environ.get(variable):
+            found.append((key, environ[variable], variable))
+    return found
+
+
+def _explain(
+    error: pydantic.ValidationError, model: type[Params], target: str, origins: Mapping[str, str], places: list[str]
+) -> InputError:
+    problem = error.errors(include_url=False)[0]
+    location = [str(part) for part in problem["loc"] if str(part) != "[key]"]
+    key = ".".join(location)
+    if problem["type"] == "missing":
+        return InputError(
+            f"target {target!r} lacks a setting that it needs",
+            parameter=key,
+            allowed="a value (required)",
+            received="nothing",
+            where=f"looked in, in this order: {', '.join(places)}",
+        )
+    where = origins.get(location[0])
+    if problem["type"] == "extra_forbidden":
+        return InputError(
+            f"target {target!r} has no setting of this name",
+            parameter=key,
+            where=where,
+            allowed=sorted(model.model_fields),
+            received=location[-1],
+            hint=suggest(location[-1], model.model_fields),
+        )
+    return InputError(
+        f"a setting of target {target!r} has a value that is not allowed",
+        parameter=key,
+        where=where,
+        allowed=_ALLOWED.get(problem["type"].partition("_")[0], problem["msg"].removeprefix("Value error, ")),
+        received=f"{type(problem['input']).__name__}: {problem['input']!r}",
+    )

@@ -1,0 +1,1 @@
+"""Where a compiled pipeline can run: one module each, with one interface."""

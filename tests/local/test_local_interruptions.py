@@ -1,0 +1,156 @@
+"""What happens to a run that is stopped or killed, and to what it had started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeparts.config import LocalConfig
+from pipeparts.targets import local
+from pipeparts.targets.local_runs import list_runs
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(sample: Callable[[str], Path], root: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts the pipeline `slow` by the command, as a person would, and waits until its slow step runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*, seconds: float = 60, wait: bool = True) -> subprocess.Popen[str]:
+        marks = tmp_path / "marks"
+        settings = ["--root", str(root), "--param", f"marks={marks}", "--param", f"seconds={seconds}"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeparts.cli", "run", str(sample("slow")), *settings],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PIPEPARTS_STOP_SECONDS": "3"},
+        )
+        started.append(process)
+        until(lambda: not wait or "slow" in text_of(marks) or process.poll() is not None)
+        return process
+
+    yield begin
+    for process in started:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            child.kill()
+        process.kill()
+        process.communicate()
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def family_of(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The worker and the step's process below a command."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        command = " ".join(child.cmdline())
+        if "local_worker" in command:
+            found["worker"] = child
+        elif "-m pipeparts.runtime.local_step" in command and "sh" not in child.name():
+            found["step"] = child
+    assert set(found) == {"worker", "step"}
+    return found
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def newest(root: Path) -> dict[str, Any]:
+    return list_runs(root)[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_run_leaves_nothing_running_and_goes_on_later(
+    start: Start, root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start()
+    family = family_of(process)
+    process.send_signal(number)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 130
+    assert all(is_gone(member) for member in family.values())
+    assert "slow was interrupted after" in output
+    assert "run the same command again: it goes on from the steps that finished" in output
+    assert "Traceback" not in output
+    record = newest(root)
+    assert record["state"] == "interrupted"
+    assert {task["id"]: task["state"] for task in record["tasks"]} == {"mark": "succeeded", "mark-2": "interrupted"}
+    step = json.loads((Path(record["folder"]) / record["tasks"][1]["folder"] / "step.json").read_text())
+    assert step["state"] == "interrupted"
+
+
+def test_a_killed_run_goes_on_from_the_steps_that_had_finished(start: Start, root: Path, tmp_path: Path) -> None:
+    process = start(seconds=3)
+    family = family_of(process)
+    family["worker"].kill()
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    until(lambda: is_gone(family["step"]))
+    assert "the process that runs the pipeline ended by signal 9 (Killed)" in output
+    assert newest(root)["state"] == "failed"
+    process = start(seconds=3, wait=False)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert {task["id"]: task["state"] for task in newest(root)["tasks"]} == {"mark": "cached", "mark-2": "succeeded"}
+
+
+def test_a_command_that_is_killed_takes_its_steps_along(start: Start, root: Path) -> None:
+    process = start()
+    family = family_of(process)
+    process.kill()
+    process.wait()
+    until(lambda: all(is_gone(member) for member in family.values()), seconds=10)
+    assert newest(root)["state"] == "interrupted"  # its record still says running
+
+
+def test_a_step_ends_when_command_and_worker_are_killed_at_once(start: Start) -> None:
+    process = start()
+    family = family_of(process)
+    family["worker"].suspend()
+    process.kill()
+    family["worker"].kill()
+    process.wait()
+    until(lambda: is_gone(family["step"]), seconds=10)
+
+
+def test_a_step_that_is_killed_is_said_to_be(start: Start, root: Path) -> None:
+    process = start()
+    family_of(process)["step"].kill()
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    assert "error: slow failed\n  the step's process was killed: often the machine ran out of memory\n" in output
+
+
+def test_a_worker_that_cannot_start(sample: Callable[[str], Path], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_environment", lambda *_: {"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"})
+    result = local.run(sample("foreigner"), {}, LocalConfig(root=root))
+    assert result.state == "failed"
+    assert (
+        result.record["error"]
+        == "the process that runs the pipeline ended with exit code 1; kfp.log has its last words"
+    )
