@@ -1,8 +1,8 @@
 """Hashes with a written specification, so that no library's next version moves a row.
 
 Strings and bytes: SipHash-2-4 (Aumasson and Bernstein, 2012), which TensorFlow computes too
-(`tf.strings.to_hash_bucket_strong`). Fixed-width values: the splitmix64 finalizer (Steele, Lea and
-Flood, 2014) over their 64 bits. All of it vectorized over Arrow arrays.
+(`tf.strings.to_hash_bucket_strong`); beyond 1,024 bytes BLAKE2b (RFC 7693), keyed. Fixed-width values: the
+splitmix64 finalizer (Steele, Lea and Flood, 2014) over their 64 bits. All of it vectorized over Arrow arrays.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pipeparts.runtime.serving.siphash import KEY, Hashes, siphash_buffer
 __all__ = ["KEY", "Fingerprint", "Hashes", "combine", "hash_array", "hash_fractions", "mix64", "row_hashes", "siphash"]
 
 _NULL = np.uint64(0x9E3779B97F4A7C15)
+#: Longer strings, in bytes, are hashed by BLAKE2b.
+_LONG = 1024
 
 
 def siphash(values: pa.Array, key: tuple[int, int] = KEY) -> Hashes:
@@ -70,7 +72,7 @@ def hash_array(values: pa.Array | pa.ChunkedArray, salt: int = 0) -> Hashes:
     valid = None if array.null_count == 0 else pc.is_valid(array).to_numpy(zero_copy_only=False)
     if _is_bytes(kind):
         encoded = array.dictionary_encode()
-        distinct = siphash(encoded.dictionary, (KEY[0] ^ int(salted), KEY[1]))
+        distinct = _hash_bytes(encoded.dictionary, int(salted))
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         hashes = distinct[codes] if len(distinct) else np.zeros(len(array), np.uint64)
     else:
@@ -153,6 +155,22 @@ def combine(parts: Sequence[Hashes]) -> Hashes:
     for part in parts:
         total = mix64(total ^ part)
     return total
+
+
+def _hash_bytes(values: pa.Array, salt: int) -> Hashes:
+    """SipHash, and BLAKE2b for what is long: SipHash here takes a pass over the column for each 8 bytes."""
+    key = (KEY[0] ^ salt, KEY[1])
+    lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+    if not len(lengths) or lengths.max() <= _LONG:
+        return siphash(values, key)
+    is_long = lengths > _LONG
+    hashes = np.empty(len(values), dtype=np.uint64)
+    hashes[~is_long] = siphash(values.filter(pa.array(~is_long)), key)
+    for place in np.flatnonzero(is_long):
+        value = memoryview(values[int(place)].as_buffer())
+        digest = hashlib.blake2b(value, digest_size=8, key=salt.to_bytes(8, "little")).digest()
+        hashes[place] = int.from_bytes(digest, "little")
+    return hashes
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

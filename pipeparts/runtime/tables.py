@@ -34,6 +34,7 @@ TYPES: dict[str, pa.DataType] = {
 }
 _NAMES = {kind: name for name, kind in TYPES.items()}
 _DECIMAL = re.compile(r"decimal128\((\d+), ?(\d+)\)")  # Arrow writes this name, but does not read it
+_ZONED = re.compile(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]")
 
 _ROW_GROUP_ROWS = 131_072
 
@@ -46,9 +47,12 @@ def arrow_type(name: str, *, parameter: str = "columns") -> pa.DataType:
     """
     if name in TYPES:
         return TYPES[name]
-    digits = _DECIMAL.fullmatch(name)
     try:
-        return pa.decimal128(int(digits[1]), int(digits[2])) if digits else pa.type_for_alias(name)
+        if digits := _DECIMAL.fullmatch(name):
+            return pa.decimal128(int(digits[1]), int(digits[2]))
+        if moment := _ZONED.fullmatch(name):
+            return pa.timestamp(moment[1], tz=moment[2])
+        return pa.type_for_alias(name)
     except ValueError:
         raise InputError(
             "a column type that is not known",
@@ -184,9 +188,11 @@ class TableWriter:
 
     def _finish(self) -> None:
         assert self._folder is not None
+        # As it will be read: Parquet has no timestamp in seconds, for one.
+        written = pq.read_schema(self._folder / "part-00000.parquet")
         self._info = TableInfo(
             rows=self.rows,
-            columns={field.name: type_name(field.type) for field in self.schema},
+            columns={field.name: type_name(field.type) for field in written},
             source=self._source,
             fingerprint=self._fingerprint.hexdigest() if self._fingerprint is not None else "",
             extra=dict(self.extra),

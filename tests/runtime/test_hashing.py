@@ -85,3 +85,12 @@ def test_fractions_are_spread_evenly() -> None:
     assert fractions.max() < 1
     counts, _ = np.histogram(fractions, bins=20, range=(0, 1))
     assert abs(counts - 5000).max() < 350  # five standard deviations
+
+
+def test_huge_values_hash_quickly_and_apart() -> None:
+    huge = "x" * 5_000_000
+    values = pa.array([huge, "short", None, huge + "y", huge])
+    hashes = hash_array(values)
+    assert hashes[0] == hashes[4]
+    assert len(set(hashes.tolist())) == 4
+    assert hashes[1] == hash_array(pa.array(["short"]))[0]

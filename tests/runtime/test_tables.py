@@ -134,7 +134,21 @@ def test_a_column_that_is_not_there_suggests_the_close_one(tmp_path: Path) -> No
     assert "did you mean 'name'?" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["string", "int64", "float64", "bool", "date", "timestamp", "timestamp_utc", "int32"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "string",
+        "int64",
+        "float64",
+        "bool",
+        "date",
+        "timestamp",
+        "timestamp_utc",
+        "int32",
+        "decimal128(9, 2)",
+        "timestamp[ms, tz=Europe/Berlin]",
+    ],
+)
 def test_type_names_go_both_ways(name: str) -> None:
     assert type_name(arrow_type(name)) == name
 
@@ -150,3 +164,9 @@ def test_a_retried_step_replaces_its_output(tmp_path: Path) -> None:
     write_table(tmp_path / "t", ROWS.slice(0, 1), source="a test")
     assert Table(tmp_path / "t").rows == 1
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_table_says_what_will_be_read(tmp_path: Path) -> None:
+    info = write_table(tmp_path / "t", pa.table({"at": pa.array([1], pa.timestamp("s"))}), source="a test")
+    table = Table(tmp_path / "t")
+    assert {field.name: type_name(field.type) for field in table.schema} == info.columns
