@@ -25,6 +25,7 @@ DATA = [
     "pydantic>=2.9,<3",
     "matplotlib>=3.9,<4",
     "zstandard>=0.23",
+    "tzdata",  # slim images have no time zones
 ]
 TENSORFLOW = [
     *DATA,
@@ -61,6 +62,7 @@ setup(
     package_data={"": ["*.yaml", "*.md", "py.typed"], "pipeparts": ["template/*.txt", "template/tests/*.txt"]},
     install_requires=[
         KFP,
+        "click>=8.1",
         "typer>=0.15",
         "rich>=13.9",
         "pydantic>=2.9,<3",

@@ -10,7 +10,7 @@ def profile_table(
     page: dsl.Output[dsl.HTML],
     bins: int = 1024,
     top: int = 100,
-):
+) -> None:
     """Profiles a table of any size in one pass: what its columns hold, as JSON and as a page with plots.
 
     Up to 65,536 distinct values of a column everything is exact. Beyond them the number of distinct values is an

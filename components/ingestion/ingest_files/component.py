@@ -15,7 +15,7 @@ def ingest_files(
     format: str = "auto",
     options: Optional[dict] = None,
     max_bad_rows: int = 0,
-):
+) -> None:
     """Reads CSV, TSV, JSON Lines or Parquet files into a typed table, in bounded memory.
 
     Types are found from every value of every file, or given. A type is found only where nothing is lost
