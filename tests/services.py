@@ -154,12 +154,12 @@ def _open_folder() -> str:
 
 
 def _as_server_user(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root. Also: it ends (SIGINT, a fast shutdown) when this process ends."""
+    """PostgreSQL refuses to run as root. Also: it ends at once (SIGQUIT) when this process ends."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise MissingServiceError("these tests need setpriv\n  hint: apt-get install util-linux")
     user = ["--reuid", _server_user(), "--regid", _server_user_group(), "--clear-groups"] if os.getuid() == 0 else []
-    return [setpriv, *user, "--pdeathsig", "INT", *command]
+    return [setpriv, *user, "--pdeathsig", "QUIT", *command]
 
 
 def _server_user() -> str:
@@ -242,11 +242,11 @@ def _wait_for_postgres(process: subprocess.Popen[bytes], folder: Path, port: int
 
 def _stop_postgres(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)  # a fast shutdown: sessions are cut, the data is left clean
+        process.send_signal(signal.SIGQUIT)  # at once, without writing out data that is thrown away
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
+            process.kill()
             process.wait(_STOP_SECONDS)
 
 

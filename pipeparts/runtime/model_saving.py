@@ -42,7 +42,7 @@ def save_model(
     info: ModelInfo,
     transform: Transform,
     loader: str,
-    write: Callable[[Path], None],
+    write: Callable[[Path], object],
     requirements: Sequence[str],
     table: Table,
     profile_path: str | os.PathLike[str],
@@ -121,7 +121,7 @@ def _signature(info: ModelInfo, table: Table) -> Any:
     else:
         label = {bool: "boolean", int: "long", float: "double"}.get(type(info.classes[0]), "string")
     outputs = [ColSpec(label if name == "prediction" else "double", name) for name in info.prediction_columns]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))  # type: ignore[no-untyped-call]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
 def _input_type(kind: str, with_nulls: bool) -> Any:
@@ -131,7 +131,7 @@ def _input_type(kind: str, with_nulls: bool) -> Any:
     # "double"; nor does it take a time with a zone for "datetime". "Any" takes them all, and the model itself
     # checks them.
     if kind == "timestamp_utc" or (kind == "int64" and with_nulls):
-        return AnyType()  # type: ignore[no-untyped-call]
+        return AnyType()
     names = {"int64": "long", "float64": "double", "bool": "boolean", "string": "string"}
     return names.get(kind, "datetime")
 

@@ -141,24 +141,32 @@ def _scheme(source: str, parameter: str) -> str:
 
 
 def _filesystem(scheme: str) -> Any:
-    import fsspec
-
-    options: dict[str, Any] = {}
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        # aiohttp's own limit of five minutes for a whole download would cut large files short.
-        options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=120)}
-    elif scheme == "gs" and os.environ.get("STORAGE_EMULATOR_HOST"):
-        options["token"] = "anon"  # an emulator asks for no account, and the search for one takes long
+    # A listing of an earlier call would hide a change.
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     try:
-        # A listing of an earlier call would hide a change.
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+        if scheme in ("http", "https"):
+            import aiohttp
+            import fsspec
+
+            # aiohttp's own limit of five minutes for a whole download would cut large files short.
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=120)
+            return fsspec.filesystem(scheme, client_kwargs={"timeout": limit}, **options)
+        if scheme == "gs":
+            # The class that speaks the JSON API for all it does; fsspec would give one that asks over gRPC as well.
+            from gcsfs.core import GCSFileSystem
+
+            # An emulator asks for no account, and the search for one takes long.
+            token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None
+            return GCSFileSystem(token=token, **options)
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(**options)
     except ImportError as error:
         raise InputError(
-            f"reading {scheme}:// needs a package that is not installed", received=str(error),
+            f"reading {scheme}:// needs a package that is not installed",
+            received=str(error),
             hint="install pipeparts[data]",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _local(source: str) -> list[SourceFile]:
@@ -213,7 +221,9 @@ def _objects(fs: Any, scheme: str, source: str) -> list[SourceFile]:
         facts = list(fs.find(path, detail=True).values())
         root = path.rstrip("/") + "/"
         inside = [info for info in facts if info["name"].startswith(root)]
-        if inside:
+        if not inside:
+            facts = [info for info in facts if info["name"] == path]
+        else:
             facts = [info for info in inside if _counts(tuple(info["name"].removeprefix(root).split("/")))]
             _refuse_partitions([info["name"].removeprefix(root) for info in facts], source)
     return [

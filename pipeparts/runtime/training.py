@@ -51,6 +51,12 @@ class TrainingParams(Params):
     patience: pydantic.PositiveInt = 3
     min_improvement: pydantic.NonNegativeFloat = 0.0
 
+    @pydantic.field_validator("class_weights", mode="before")
+    @classmethod
+    def _name_classes(cls, value: Any) -> Any:
+        # YAML reads {0: 1.0} with a number for the class, JSON with a string.
+        return {str(name): weight for name, weight in value.items()} if isinstance(value, dict) else value
+
 
 def check_task(task: str) -> Task:
     """Checks the parameter `task`.
@@ -207,7 +213,8 @@ def class_weights(params: TrainingParams, target: Target) -> Floats | None:
         )
     if chosen == "balanced":
         counts = np.asarray(target.class_rows, dtype=np.float64)
-        return (counts.sum() / (len(counts) * counts)).astype(np.float32)
+        balanced: Floats = (counts.sum() / (len(counts) * counts)).astype(np.float32)
+        return balanced
     names = [str(name) for name in target.classes]
     assert isinstance(chosen, dict)
     wrong = sorted(set(chosen) ^ set(names))
@@ -219,7 +226,8 @@ def class_weights(params: TrainingParams, target: Target) -> Floats | None:
             received=sorted(chosen),
             hint=suggest(wrong[0], names) if wrong[0] in chosen else f"{wrong[0]!r} has no weight",
         )
-    return np.asarray([chosen[name] for name in names], dtype=np.float32)
+    weights: Floats = np.asarray([chosen[name] for name in names], dtype=np.float32)
+    return weights
 
 
 def check_fit(table: Table, transform: Transform, *, label: str, parameter: str) -> None:
@@ -390,7 +398,7 @@ class Spool:
                 self.class_rows[int(index)] = self.class_rows.get(int(index), 0) + int(count)
 
 
-def validation_metrics(target: Target, batches: Iterator[tuple[Floats, Floats]]) -> dict[str, float]:
+def validation_metrics(target: Target, batches: Iterator[tuple[Floats, npt.NDArray[Any]]]) -> dict[str, float]:
     """The main metrics of predictions.
 
     Args:
@@ -629,7 +637,7 @@ def _infinite(label: str, where: str) -> DataError:
     )
 
 
-def _binary_metrics(batches: Iterator[tuple[Floats, Floats]]) -> dict[str, float]:
+def _binary_metrics(batches: Iterator[tuple[Floats, npt.NDArray[Any]]]) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     pairs = list(batches)
@@ -645,7 +653,7 @@ def _binary_metrics(batches: Iterator[tuple[Floats, Floats]]) -> dict[str, float
     }
 
 
-def _regression_metrics(target: Target, batches: Iterator[tuple[Floats, Floats]]) -> dict[str, float]:
+def _regression_metrics(target: Target, batches: Iterator[tuple[Floats, npt.NDArray[Any]]]) -> dict[str, float]:
     rows, squared, absolute, total, squares = 0, 0.0, 0.0, 0.0, 0.0
     for labels, predictions in batches:
         truth = labels.astype(np.float64)

@@ -76,7 +76,8 @@ WORDS = ["UA", "B6", "é", "日本", "a", "A", " ", "x" * 300, "naïve", "\U0001
 floats = st.one_of(
     st.none(),
     st.floats(),
-    st.sampled_from([0.0, -0.0, 0.5, 1.0, -1.0, 1e9, 1e150, -1e300, 5e-324, -5e-324, 2e-308, np.inf, -np.inf, np.nan, 2.0**53]),
+    st.sampled_from([0.0, -0.0, 0.5, 1.0, -1.0, 1e9, 2.0**53, 1e150, -1e300, np.inf, -np.inf, np.nan]),
+    st.sampled_from([5e-324, -5e-324, 2e-308]),
     st.floats(-100, 100, width=32),
 )
 # Beyond 2**53 a number is what float64 makes of it; a category of such numbers is refused when it is fitted.

@@ -243,7 +243,7 @@ def _cumulative(edges: Floats, lower: Floats, upper: Floats, counts: Floats) -> 
     bucket = np.searchsorted(lower, edges, side="left")
     inside = np.maximum(bucket - 1, 0)
     width = upper[inside] - lower[inside]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         part = np.where(width > 0, np.clip((edges - lower[inside]) / width, 0, 1), 1.0)
     result = np.where(bucket == 0, 0.0, below[inside] + part * counts[inside])
     result[-1] = below[np.searchsorted(upper, edges[-1], side="right")]

@@ -66,7 +66,7 @@ class Checkpoint:
         if self.folder is None:
             return
         said = {k: v for k, v in dataclasses.asdict(state).items() if k != "best_weights"}
-        arrays = {f"variable_{i}": v for i, v in enumerate(values_of(variables))}
+        arrays: dict[str, Any] = {f"variable_{i}": v for i, v in enumerate(values_of(variables))}
         arrays |= {f"best_{i}": v for i, v in enumerate(best)}
         with whole_file(self.folder / _FILE) as partial, partial.open("wb") as sink:
             np.savez(sink, state=np.array(json.dumps(said)), **arrays)

@@ -50,8 +50,8 @@ def write_saved_model(folder: Path, network: Any, transform: Any, target: Target
     # The network's variables alone: tracking the Keras model itself would trace every layer of it again.
     module.weights = [variable.value for variable in network.variables]
     signatures = {
-        "serving_default": tf.function(serve).get_concrete_function(*signature.values()),
-        FEATURES_SIGNATURE: tf.function(features).get_concrete_function(
+        "serving_default": tf.function(serve, autograph=False).get_concrete_function(*signature.values()),
+        FEATURES_SIGNATURE: tf.function(features, autograph=False).get_concrete_function(
             tf.TensorSpec([None, len(transform.numeric_names)], tf.float32, name="numeric"),
             tf.TensorSpec([None, len(transform.category_names)], tf.int32, name="categories"),
         ),

@@ -378,9 +378,10 @@ class _Trainer:
         def score(numeric: Any, categories: Any) -> Any:
             return to_predictions(network({"numeric": numeric, "categories": categories}, training=False), target)
 
-        self._step = tf.function(step, input_signature=signature)
-        self._evaluate = tf.function(evaluate, input_signature=signature)
-        self._score = tf.function(score, input_signature=signature[:2])
+        # Without AutoGraph, as Keras itself traces: the layers convert their own code where they need it.
+        self._step = tf.function(step, input_signature=signature, autograph=False)
+        self._evaluate = tf.function(evaluate, input_signature=signature, autograph=False)
+        self._score = tf.function(score, input_signature=signature[:2], autograph=False)
 
     def _shuffled(self) -> Iterator[tuple[Any, Any, Any]]:
         batches = self.train_rows.shuffled(

@@ -58,7 +58,8 @@ class NetworkSpec:
 
     def embedding_dimensions(self, size: int) -> int:
         """The width of an embedding of `size` values: fastai's rule, round(1.6 * size ** 0.56), capped."""
-        return max(1, min(self.largest_embedding, round(1.6 * size**0.56)))
+        wanted: float = 1.6 * size**0.56
+        return max(1, min(self.largest_embedding, round(wanted)))
 
 
 def wide_and_deep(spec: NetworkSpec) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pydantic
 
 import pipeparts
@@ -348,7 +349,7 @@ def _weights(rows: Spool, weights: Floats | None) -> Floats | None:
     return np.concatenate([weights[block.labels.astype(np.int64)] for block in rows.in_order(_SCORING_ROWS)])
 
 
-def _predictions(booster: Any, rows: Spool, target: Target) -> Iterator[tuple[Floats, Floats]]:
+def _predictions(booster: Any, rows: Spool, target: Target) -> Iterator[tuple[Floats, npt.NDArray[Any]]]:
     for block in rows.in_order(_SCORING_ROWS):
         scores = score_trees(booster, block.numeric, block.categories)
         yield block.labels, (scores - target.mean) / target.scale

@@ -37,6 +37,7 @@ def validate_model(
         verdict: The outcome and each check with its value, threshold and reason (JSON).
         verdict_text: The same for people.
         page: Challenger and champion side by side, with plots.
+        Output: Whether the model passed.
 
     Raises:
         InputError: For a wrong gate or champion.

@@ -336,9 +336,9 @@ def test_columns_say_other_types(database, tmp_path):
     texts = from_postgres(database, tmp_path, "t", columns=dict.fromkeys(columns, "string"))
     assert texts.to_pylist()[0]["b"] == "t"
     assert texts.to_pylist()[0]["tz"] == "2020-01-01 10:00:00+00"
-    error = fails_on_postgres(DataError, database, tmp_path, "t", columns={"ts": "date"})
+    error = fails_on_postgres(DataError, database, tmp_path / "2", "t", columns={"ts": "date"})
     assert error.facts["where"] == "column 'ts', row 1"
-    error = fails_on_postgres(InputError, database, tmp_path, "t", columns={"b": "date"})
+    error = fails_on_postgres(InputError, database, tmp_path / "2", "t", columns={"b": "date"})
     assert error.facts["received"] == "date"
 
 

@@ -89,6 +89,7 @@ def check(verdict, name):
 # The whole gate, with the clean process.
 
 
+@pytest.mark.slow
 def test_a_better_model_passes_and_all_is_written(run, make_model, tmp_path):
     champion = make_model("champion", WORSE)
     verdict = run(make_model("model", GOOD), champion, slices=["origin"], gate={**QUICK, "min_gain": 0.01})
@@ -104,6 +105,7 @@ def test_a_better_model_passes_and_all_is_written(run, make_model, tmp_path):
     assert page.count("<svg") == 4
 
 
+@pytest.mark.slow
 def test_the_component_returns_the_outcome_and_fills_its_artifacts(run, make_model, tmp_path, flights_table):
     from kfp import dsl
 
@@ -463,6 +465,7 @@ def test_weights_have_the_mean_and_variance_of_poisson():
     assert weights.var() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_resampling_rows_by_hand():
     from sklearn.metrics import roc_auc_score
 
@@ -480,6 +483,7 @@ def test_the_interval_is_that_of_resampling_rows_by_hand():
     assert found.low < found.estimate < found.high
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     # Two models of the same quality: the gain is 0 in truth.
     covered = 0
