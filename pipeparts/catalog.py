@@ -310,9 +310,9 @@ _TYPES = {
 
 
 def _pipeline_interface(entry: Entry) -> _Interface:
-    from pipeparts.compiling import compile_spec
+    from google.protobuf import json_format
 
-    spec = compile_spec(entry.name)
+    spec = json_format.MessageToDict(entry.load().pipeline_spec)
     parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     outputs = spec["root"].get("outputDefinitions", {})
     described = spec["pipelineInfo"].get("description", "").partition("\n")[2]

@@ -183,7 +183,7 @@ def _local(source: str) -> list[SourceFile]:
         import glob
 
         hidden = Path(source).name.startswith((".", "_"))
-        matches = (Path(match) for match in glob.glob(str(given), recursive=True, include_hidden=hidden))
+        matches = (Path(match) for match in glob.glob(str(given), recursive=True, include_hidden=hidden))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         paths = [path for path in matches if path.is_file() and (hidden or _counts(path.parts[-1:]))]
     else:
         paths = []
@@ -299,9 +299,7 @@ def _explain(error: Exception, source: str, parameter: str) -> PipepartsError:
         headline, kind = f"the server answered with status {status}", ServiceError
     else:
         headline, kind = "the server does not answer" if "://" in source else "the file cannot be read", ServiceError
-    return kind(
-        headline, parameter=parameter, where=public_name(source), received=_words(chain[-1], source), hint=hint
-    )
+    return kind(headline, parameter=parameter, where=public_name(source), received=_words(chain[-1], source), hint=hint)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

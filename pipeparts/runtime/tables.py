@@ -260,6 +260,9 @@ class Table:
             self.schema: pa.Schema = pq.read_schema(self.parts[0]).remove_metadata()
         except (pa.ArrowException, OSError) as error:
             raise ContractError("a damaged table", where=str(self.parts[0]), received=str(error)) from error
+        # JSON does not keep the order of the columns; the Parquet schema does.
+        columns = {field.name: type_name(field.type) for field in self.schema}
+        self.info = dataclasses.replace(self.info, columns=columns)
 
     @property
     def rows(self) -> int:

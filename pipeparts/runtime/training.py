@@ -479,6 +479,7 @@ def training_page(
     """
     page = Page(title, f"{target.task} of {target.label!r} with {info.framework}, {info.training_rows:,} training rows")
     shown = {name.removeprefix("validation_"): v for name, v in metrics.items() if name.startswith("validation_")}
+    page.heading(f"On the {info.extra['validation_rows']:,} validation rows")
     page.facts({**shown, f"best {history.unit}": history.best, f"{history.unit}s run": len(history.validation)})
     if history.unit == "epoch" or len(history.validation) > 1:
         page.heading("Loss")

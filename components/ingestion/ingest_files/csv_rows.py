@@ -97,9 +97,7 @@ class CsvReader(TextReader):
         try:
             table = pa_csv.read_csv(pa.py_buffer(block), read, parse, options)
         except pa.ArrowInvalid as error:
-            if "Empty CSV file" in str(error):
-                return True  # blank lines
-            return False
+            return "Empty CSV file" in str(error)  # blank lines
         for batch in table.combine_chunks().to_batches():
             columns = dict(zip(self.names, batch.columns, strict=True))
             if not self.sink.offer(Chunk(columns, batch.num_rows)):
@@ -190,7 +188,7 @@ class CsvReader(TextReader):
             at = found + 2
         return None
 
-    def _well_quoted(self, data: np.ndarray, quotes: np.ndarray, cut: int) -> bool:  # type: ignore[type-arg]
+    def _well_quoted(self, data: np.ndarray, quotes: np.ndarray, cut: int) -> bool:
         """Whether quotes stand only where values begin and end, or doubled inside."""
         around = np.zeros(256, bool)
         around[[self._delimiter[0], 10, 13, self._quote[0]]] = True

@@ -92,9 +92,7 @@ class JsonReader(TextReader):
         if rows:
             names = dict.fromkeys(name for row in rows for name in row)
             columns = {name: _column(self.sink.column(name), [row.get(name) for row in rows]) for name in names}
-            self.sink.offer(
-                Chunk(columns, len(rows), learnable=False, lines=lines, text=lambda at: shown(raws[at]))
-            )
+            self.sink.offer(Chunk(columns, len(rows), learnable=False, lines=lines, text=lambda at: shown(raws[at])))
         return self.position > start
 
     def _schema(self) -> pa.Schema | None:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,14 @@ import pydantic
 
 from pipeparts.components.ingestion.ingest_files import csv_rows, kinds, parquet_rows
 from pipeparts.components.ingestion.ingest_files.json_rows import JsonReader
-from pipeparts.components.ingestion.ingest_files.opening import FORMATS, Member, Stream, decoded, format_of_name, open_members
+from pipeparts.components.ingestion.ingest_files.opening import (
+    FORMATS,
+    Member,
+    Stream,
+    decoded,
+    format_of_name,
+    open_members,
+)
 from pipeparts.components.ingestion.ingest_files.text_rows import Chunk
 from pipeparts.runtime.errors import DataError, InputError, suggest
 from pipeparts.runtime.params import Params, parse_params
@@ -32,9 +39,7 @@ logger = logging.getLogger(__name__)
 #: What counts as missing in CSV and TSV unless `null_values` says otherwise, in quotes or not.
 NULL_VALUES = ("", "NA", "N/A", "null", "NULL", "None")
 
-QUARANTINE = pa.schema(
-    [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())]
-)
+QUARANTINE = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 
 _REASONS_SHOWN = 5
 #: So many bad rows beyond the limit are counted before the reading stops.
@@ -158,17 +163,17 @@ def ingest_files(
         try:
             done = _write(job, shown_source, table_path, quarantine_path, source_version, max_bad_rows)
             break
-        except _TypesChanged:
+        except _TypesChangedError:
             logger.info("values did not fit the types of the first rows; reading anew as %s", _types(job.columns))
     logger.info("read %s rows, %s bad", f"{done.table.rows:,}", f"{done.quarantine.rows:,}")
     return done
 
 
-class _TypesChanged(Exception):
+class _TypesChangedError(Exception):
     """Rows were written with types that later values did not fit."""
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """Nobody reads any more."""
 
 
@@ -349,7 +354,7 @@ class _Pass:
         """Reads everything.
 
         Raises:
-            _TypesChanged: Once at the end, where the types at the end are not those of the rows handed on.
+            _TypesChangedError: Once at the end, where the types at the end are not those of the rows handed on.
         """
         self._job.prepare()
         for member in self._job.members():
@@ -365,7 +370,7 @@ class _Pass:
                 reader.run()
         self._job.check_given()
         if self._changed:
-            raise _TypesChanged
+            raise _TypesChangedError
 
     def column(self, name: str) -> kinds.Column:
         """What is known of a column; made where it is new."""
@@ -417,7 +422,8 @@ class _Pass:
         return values, misfits
 
     def _report(self, chunk: Chunk, misfits: dict[str, kinds.Mask], rows: list[int]) -> None:
-        assert chunk.lines is not None and chunk.text is not None
+        assert chunk.lines is not None
+        assert chunk.text is not None
         for at in rows:
             name = next(name for name, bad in misfits.items() if bad[at])
             value = kinds.describe(chunk.columns[name][at].as_py())
@@ -459,7 +465,7 @@ def _write(
         failure: DataError | None = None
         try:
             table = _write_table(job, source, table_path, source_version, counts)
-        except _TooManyBadRows as stop:
+        except _TooManyBadRowsError as stop:
             counts.flush()
             failure = stop.error
         else:
@@ -516,7 +522,7 @@ def _empty_schema(job: _Job, source: str) -> pa.Schema:
     return pa.schema([(column.name, column.kind) for column in job.columns.values()])
 
 
-class _TooManyBadRows(Exception):
+class _TooManyBadRowsError(Exception):
     def __init__(self, error: DataError) -> None:
         self.error = error
         super().__init__(str(error))
@@ -559,7 +565,7 @@ class _Quarantine:
             reasons.append(f"and {at_least}{self.count - len(reasons):,} more")
         rows = "row" if self.count == 1 and not at_least else "rows"
         headline = "\n  - ".join([f"{at_least}{self.count:,} {rows} cannot be read", *reasons])
-        raise _TooManyBadRows(
+        raise _TooManyBadRowsError(
             DataError(
                 headline[0].upper() + headline[1:],
                 parameter="max_bad_rows",
@@ -582,7 +588,7 @@ class _Progress:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
 
 
-def _in_background(produce: Callable[[Callable[[Any], None]], None]) -> Iterator[Any]:
+def _in_background(produce: Callable[[Callable[[Any], None]], None]) -> Generator[Any, None, None]:
     """What a function emits, while it runs on in a thread of its own, a few items ahead.
 
     Reading and parsing release the interpreter's lock most of the time, as writing does.
@@ -599,16 +605,16 @@ def _in_background(produce: Callable[[Callable[[Any], None]], None]) -> Iterator
                 return
             except queue.Full:
                 continue
-        raise _Stopped
+        raise _StoppedError
 
     def run() -> None:
         try:
             produce(emit)
-        except _Stopped:
+        except _StoppedError:
             return
         except BaseException as error:
             failure.append(error)
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(_StoppedError):
             emit(end)
 
     thread = threading.Thread(target=run, name="ingest_files", daemon=True)

@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl
 _PACKED_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zip": "zip"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
 _FOREIGN_MAGIC = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
+# Their order counts: the first begins with the second.
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _REMOTE_BLOCK = 8 << 20
 _SNIFFED = 1 << 16
 
@@ -132,7 +135,7 @@ def decoded(stream: Stream, encoding: str) -> Stream:
         DataError: Where a byte order mark tells of another encoding than the one said.
     """
     head = stream.peek(4)
-    for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+    for mark, name in _MARKS.items():
         if head.startswith(mark) and not codecs.lookup(encoding).name.startswith(name):
             raise DataError(
                 "a file in another encoding", where=stream.name, allowed=encoding,
@@ -159,7 +162,7 @@ def seekable(member: Member) -> Iterator[Any]:
 def _open(file: SourceFile) -> Any:
     protocol = file.fs.protocol if isinstance(file.fs.protocol, str) else file.fs.protocol[0]
     if protocol == "file":
-        return open(file.path, "rb", buffering=0)
+        return Path(file.path).open("rb", buffering=0)
     if protocol in ("http", "https"):
         return file.fs.open(file.path, "rb", block_size=0)  # one request, read as it comes
     return file.fs.open(file.path, "rb", block_size=_REMOTE_BLOCK)

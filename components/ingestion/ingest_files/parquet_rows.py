@@ -92,13 +92,17 @@ def _schema(file: pq.ParquetFile, name: str) -> Schema:
 def _flat(values: pa.Array) -> pa.Array:
     kind = normalize(values.type)
     if pa.types.is_nested(values.type):
-        texts = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values.to_pylist()]
+        texts = (None if value is None else _json(value) for value in values.to_pylist())
         return pa.array(texts, pa.string())
     return values if values.type == kind else values.cast(kind)
 
 
 def _text(batch: pa.RecordBatch, at: int) -> str:
-    return json.dumps(batch.slice(at, 1).to_pylist()[0], ensure_ascii=False, default=str)[:KEPT_TEXT]
+    return _json(batch.slice(at, 1).to_pylist()[0])[:KEPT_TEXT]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _damaged(name: str, error: Exception, where: str | None) -> DataError:

@@ -213,7 +213,7 @@ def train_keras(
         history=history,
         metrics=metrics,
         hyperparameters=params.model_dump(),
-        add=lambda page: _add_network(page, built, spec),
+        add=lambda page: _add_network(page, built, spec, own=bool(network)),
     )
     page.write(page_path)
     checkpoint.remove()
@@ -472,7 +472,7 @@ def _training_key(
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _add_network(page: Page, network: Any, spec: NetworkSpec) -> None:
+def _add_network(page: Page, network: Any, spec: NetworkSpec, *, own: bool) -> None:
     page.heading("Network")
     page.text(
         f"{network.name}: {network.count_params():,} weights over {len(spec.numeric_names)} numeric and "
@@ -486,7 +486,7 @@ def _add_network(page: Page, network: Any, spec: NetworkSpec) -> None:
         ],
         columns=["layer with weights", "kind", "output", "weights"],
     )
-    if spec.category_names:
+    if spec.category_names and not own:
         page.heading("Categories", level=3)
         sizes = zip(spec.category_names, spec.category_sizes, strict=True)
         page.table(

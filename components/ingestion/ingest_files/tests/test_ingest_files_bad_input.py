@@ -60,9 +60,11 @@ def zipped(content, name="a.csv"):
 def test_no_file_matches(tmp_path):
     write(tmp_path / "flights.csv", GOOD)
     error = refused(tmp_path, tmp_path / "*.tsv", InputError)
-    assert error.headline == "no file matches the glob" and error.facts["received"].endswith("*.tsv")
+    assert error.headline == "no file matches the glob"
+    assert error.facts["received"].endswith("*.tsv")
     error = refused(tmp_path, tmp_path / "flihgts.csv", InputError)
-    assert error.headline == "no file matches the source" and error.facts["hint"] == "did you mean 'flights.csv'?"
+    assert error.headline == "no file matches the source"
+    assert error.facts["hint"] == "did you mean 'flights.csv'?"
     error = refused(tmp_path, tmp_path / "nowhere" / "x.csv", InputError)
     assert error.facts["hint"] == f"there is no folder {tmp_path / 'nowhere'}"
     (tmp_path / "empty").mkdir()
@@ -71,9 +73,13 @@ def test_no_file_matches(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "headline"),
-    [("", "no source is given"), ("gss://bucket/a.csv", "a source with a scheme that is not known"),
-     ("s3://", "a source without a bucket"), ("http://127.0.0.1/*.csv", "globs and folders are not possible over http")],
-)  # fmt: skip
+    [
+        ("", "no source is given"),
+        ("gss://bucket/a.csv", "a source with a scheme that is not known"),
+        ("s3://", "a source without a bucket"),
+        ("http://127.0.0.1/*.csv", "globs and folders are not possible over http"),
+    ],
+)
 def test_sources_that_are_none(tmp_path, source, headline):
     assert refused(tmp_path, source, InputError).headline == headline
 
@@ -94,7 +100,8 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pipeparts.components.ingestion.ingest_files.opening._open", denied)
     error = refused(tmp_path, tmp_path / "a.csv", InputError)
-    assert error.headline == "access is denied" and error.facts["where"] == str(tmp_path / "a.csv")
+    assert error.headline == "access is denied"
+    assert error.facts["where"] == str(tmp_path / "a.csv")
 
 
 # ---- files that are damaged as a whole ------------------------------------------------------------------------
@@ -109,16 +116,41 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
         ("a.csv", "\n\n", "no rows", ("received", "no row")),
         ("a.csv", "x,y\n", "no rows", ("received", "columns x, y, but no row")),
         ("a.jsonl", "\n", "no rows", ("received", "columns unknown, but no row")),
-        ("a.csv.gz", gzip.compress(GOOD.encode())[:-100], "a compressed file that is damaged or cut short", ("where", "a.csv.gz")),
-        ("a.csv.gz", gzip.compress(GOOD.encode())[:-4] + b"1234", "a compressed file that is damaged", ("where", "a.csv.gz")),
-        ("a.csv.zst", zstandard.compress(GOOD.encode())[:-50], "a compressed file that is damaged or cut short", ("where", "a.csv.zst")),
+        (
+            "a.csv.gz",
+            gzip.compress(GOOD.encode())[:-100],
+            "a compressed file that is damaged or cut short",
+            ("where", "a.csv.gz"),
+        ),
+        (
+            "a.csv.gz",
+            gzip.compress(GOOD.encode())[:-4] + b"1234",
+            "a compressed file that is damaged",
+            ("where", "a.csv.gz"),
+        ),
+        (
+            "a.csv.zst",
+            zstandard.compress(GOOD.encode())[:-50],
+            "a compressed file that is damaged or cut short",
+            ("where", "a.csv.zst"),
+        ),
         ("a.zip", zipped(GOOD)[:-60], "a compressed file that is damaged or cut short", ("where", "a.zip")),
-        ("a.zip", zipped(GOOD)[:2000] + b"!" * 100 + zipped(GOOD)[2100:], "a compressed file that is damaged", ("where", "a.zip/a.csv")),
+        (
+            "a.zip",
+            zipped(GOOD)[:2000] + b"!" * 100 + zipped(GOOD)[2100:],
+            "a compressed file that is damaged",
+            ("where", "a.zip/a.csv"),
+        ),
         ("a.zip", zipped("", ".hidden"), "an archive without files", ("received", "none")),
         ("a.zip", zipped(b"", "b.zip"), "an archive within an archive", ("where", "b.zip")),
         ("a.csv.gz", GOOD, "a file that is not compressed as its name says", ("allowed", "gzip")),
         ("a.csv.bz2", b"BZh91AY&SY", "a compression that is not read", ("received", "bzip2")),
-        ("a.parquet", parquet(pa.table({"a": range(1000)}))[:-500], "a Parquet file that is damaged or cut short", ("where", "a.parquet")),
+        (
+            "a.parquet",
+            parquet(pa.table({"a": range(1000)}))[:-500],
+            "a Parquet file that is damaged or cut short",
+            ("where", "a.parquet"),
+        ),
         ("a.parquet", GOOD, "a Parquet file that is damaged or cut short", ("received", "magic bytes")),
         ("a.csv", parquet(pa.table({"a": [1]})), "a Parquet file under another format's name", ("hint", "parquet")),
         ("a.csv", random.Random(1).randbytes(100_000), "the first line is no text", ("allowed", "UTF-8")),
@@ -127,11 +159,16 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
         ("a.csv", GOOD.encode("utf-16"), "a file in another encoding", ("hint", '{"encoding": "utf-16"}')),
         ("a.csv", "né,b\n1,2\n".encode("latin-1"), "the first line is no text", ("received", "byte 0xe9")),
         ("a.csv", "a,b,a\n1,2,3\n", "columns with the same name", ("received", "a")),
-        ("a.csv", "1,517,UA\n2,533,UA\n", "the first line looks like data, not like names of columns", ("hint", '"header": false')),
+        (
+            "a.csv",
+            "1,517,UA\n2,533,UA\n",
+            "the first line looks like data, not like names of columns",
+            ("hint", '"header": false'),
+        ),
         ("a.csv", "a;b\n1;2\n", "the delimiter seems to be another one", ("hint", '{"delimiter": ";"}')),
         ("a.csv", '"a,b\n1,2\n', "the first line cannot be read", ("received", "a quote that is never closed")),
     ],
-)  # fmt: skip
+)
 def test_files_that_cannot_be_read_as_a_whole(tmp_path, name, content, headline, fact):
     error = refused(tmp_path, write(tmp_path / name, content))
     assert error.headline == headline
@@ -157,7 +194,8 @@ def test_files_that_do_not_agree(tmp_path):
     write(tmp_path / "c.jsonl", '{"x": 1}')
     (tmp_path / "b.csv").unlink()
     error = refused(tmp_path, tmp_path / "[ac].*")
-    assert error.headline == "files of different formats" and error.facts["received"] == "jsonl"
+    assert error.headline == "files of different formats"
+    assert error.facts["received"] == "jsonl"
 
 
 def test_parquet_files_of_different_types(tmp_path):
@@ -198,16 +236,21 @@ def test_rows_that_cannot_be_read(tmp_path, monkeypatch, line, reason, text, row
     assert error.facts["allowed"] == "0 bad rows"
     assert error.facts["received"] == f"1, beside {rows_before + 30_000:,} that can be read"
     (bad,) = Table(tmp_path / "out" / "bad").read().to_pylist()
-    assert bad["line"] == rows_before + 2 and bad["reason"].startswith(reason) and bad["text"] == text
+    assert bad["line"] == rows_before + 2
+    assert bad["reason"].startswith(reason)
+    assert bad["text"] == text
     done = ingest_files(source=str(source), table_path=tmp_path / "t", quarantine_path=tmp_path / "q", max_bad_rows=1)
-    assert done.table.rows == rows_before + 30_000 and done.table.extra["bad_rows"] == 1
+    assert done.table.rows == rows_before + 30_000
+    assert done.table.extra["bad_rows"] == 1
 
 
 def test_many_bad_rows_are_counted_and_the_first_are_named(tmp_path):
     source = write(tmp_path / "a.csv", "a,b\n" + "1\n" * 20)
     error = refused(tmp_path, source, max_bad_rows=5)
     lines = error.headline.splitlines()
-    assert lines[0] == "20 rows cannot be read" and lines[-1] == "  - and 15 more" and len(lines) == 7
+    assert lines[0] == "20 rows cannot be read"
+    assert lines[-1] == "  - and 15 more"
+    assert len(lines) == 7
     source = write(tmp_path / "a.csv", "a,b\n" + "1\n" * 200_000)
     error = refused(tmp_path, source, max_bad_rows=5)
     assert error.headline.startswith("At least 1,005 rows cannot be read")
@@ -241,15 +284,31 @@ def test_a_huge_value_is_read_where_it_is_allowed(tmp_path, monkeypatch):
         ({"columns": ["a"]}, "`columns` is not a dictionary", ("received", "a")),
         ({"format": "cvs"}, "a format that is not known", ("hint", "did you mean 'csv'?")),
         ({"max_bad_rows": -1}, "a limit below zero", ("received", "-1")),
-        ({"options": {"delimeter": ";"}}, "`options` has a key that is not known", ("hint", "did you mean 'delimiter'?")),
-        ({"options": {"delimiter": ";;"}}, "`options` has a value that is not allowed", ("allowed", "one ASCII character")),
+        (
+            {"options": {"delimeter": ";"}},
+            "`options` has a key that is not known",
+            ("hint", "did you mean 'delimiter'?"),
+        ),
+        (
+            {"options": {"delimiter": ";;"}},
+            "`options` has a value that is not allowed",
+            ("allowed", "one ASCII character"),
+        ),
         ({"options": {"encoding": "utf-99"}}, "`options` has a value that is not allowed", ("allowed", "latin-1")),
         ({"options": {"encoding": "rot13"}}, "`options` has a value that is not allowed", ("allowed", "latin-1")),
         ({"options": {"names": ["a"]}}, "`options` has a value that is not allowed", ("allowed", "header: false")),
-        ({"options": {"quote": ",", "delimiter": ","}}, "`options` has a value that is not allowed", ("allowed", "quote")),
-        ({"options": {"missing_columns": "drop"}}, "`options` has a value that is not allowed", ("allowed", "'error' or 'null'")),
+        (
+            {"options": {"quote": ",", "delimiter": ","}},
+            "`options` has a value that is not allowed",
+            ("allowed", "quote"),
+        ),
+        (
+            {"options": {"missing_columns": "drop"}},
+            "`options` has a value that is not allowed",
+            ("allowed", "'error' or 'null'"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_parameters(tmp_path, arguments, headline, fact):
     error = refused(tmp_path, write(tmp_path / "a.csv", GOOD), InputError, **arguments)
     assert error.headline.startswith(headline)
@@ -259,7 +318,8 @@ def test_wrong_parameters(tmp_path, arguments, headline, fact):
 def test_names_that_are_not_as_many_as_the_columns(tmp_path):
     source = write(tmp_path / "a.csv", "1,2\n")
     error = refused(tmp_path, source, options={"header": False, "names": ["a"]})
-    assert error.headline == "not as many names as columns" and error.facts["received"] == "1 names in options.names"
+    assert error.headline == "not as many names as columns"
+    assert error.facts["received"] == "1 names in options.names"
 
 
 def test_unknown_columns_of_json_and_parquet(tmp_path):
@@ -273,7 +333,8 @@ def test_unknown_columns_of_json_and_parquet(tmp_path):
 def test_a_parquet_column_that_cannot_become_the_type_given(tmp_path):
     source = write(tmp_path / "a.parquet", parquet(pa.table({"a": [True]})))
     error = refused(tmp_path, source, InputError, columns={"a": "date"})
-    assert error.headline == "a column cannot be read as the type given" and error.facts["received"] == "date"
+    assert error.headline == "a column cannot be read as the type given"
+    assert error.facts["received"] == "date"
 
 
 # ---- changed, unreachable, killed -----------------------------------------------------------------------------
@@ -289,14 +350,16 @@ def test_a_source_that_changes_while_it_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(text_rows.TextReader, "run", run_and_change)
     error = refused(tmp_path, source)
-    assert error.headline == "the source changed while it was read" and "a.csv" in error.facts["received"]
+    assert error.headline == "the source changed while it was read"
+    assert "a.csv" in error.facts["received"]
 
 
 def test_an_unreachable_server(tmp_path):
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         port = server.server_port
     error = refused(tmp_path, f"http://user:secret@127.0.0.1:{port}/a.csv?signature=secret", ServiceError)
-    assert error.headline == "the server does not answer" and error.retryable
+    assert error.headline == "the server does not answer"
+    assert error.retryable
     assert error.facts["where"] == f"http://127.0.0.1:{port}/a.csv"
     assert "secret" not in str(error)
 
