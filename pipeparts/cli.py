@@ -370,6 +370,7 @@ def _progress() -> Any:
 def _print_result(result: RunResult) -> None:
     from rich.text import Text
 
+    from pipeparts.report import highlights
     from pipeparts.targets.local_record import failures
     from pipeparts.targets.progress import failure_text, shown_path, summary
 
@@ -386,8 +387,8 @@ def _print_result(result: RunResult) -> None:
     if result.state != "succeeded":
         when = "when that is mended, run" if result.state == "failed" else "run"
         console.print(f"{when} the same command again: it goes on from the steps that finished", soft_wrap=True)
-    for name, value in result.outputs.items():
-        console.print(Text(f"{name} = {value}"), soft_wrap=True)
+    for line in [*highlights(result.folder, result.record), *(f"{name} = {v}" for name, v in result.outputs.items())]:
+        console.print(Text(line), soft_wrap=True)
     what, path = ("report", result.report) if result.report else ("run", result.folder)
     console.print(Text(f"{what}: {shown_path(path)}"), soft_wrap=True)
 

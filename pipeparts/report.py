@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import html
 import json
@@ -15,7 +16,7 @@ from pipeparts.errors import ContractError
 from pipeparts.graphs import Node, graph_svg
 from pipeparts.runtime.files import read_json, whole_file
 from pipeparts.runtime.pages import BLUE, GREY, Html, Page, new_figure
-from pipeparts.runtime.verdict import format_value, read_verdict
+from pipeparts.runtime.verdict import Verdict, format_value, read_verdict
 
 Record = Mapping[str, Any]
 
@@ -66,6 +67,27 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     path = folder / "report.html"
     page.write(path)
     return path
+
+
+def highlights(run_folder: str | os.PathLike[str], record: Record) -> list[str]:
+    """What a person wants to know at once: what was registered, or which checks stood in the way.
+
+    Args:
+        run_folder: The run's folder.
+        record: Its record.
+
+    Returns:
+        Lines of text, the gates in the order of the flow.
+    """
+    folder = Path(run_folder)
+    steps = [task for task in record["tasks"] if task["kind"] in _STEP_KINDS]
+    lines = []
+    for step, verdict in _verdicts(folder, steps):
+        lines += [f"{step['display_name']}: {check.name}: {check.reason}" for check in verdict.failures]
+    if registration := _registration(folder, steps):
+        alias = f", alias {registration['alias']}" if registration.get("promoted") else ""
+        lines.append(f"registered: {registration['name']} version {registration['version']}{alias}")
+    return lines
 
 
 def _subtitle(record: Record) -> str:
@@ -181,17 +203,19 @@ def _note(task: Record, groups: Sequence[Record]) -> str:
     return f"{condition}: {state}" if condition else state
 
 
-def _add_verdicts(page: Page, folder: Path, steps: Sequence[Record]) -> None:
+def _verdicts(folder: Path, steps: Sequence[Record]) -> Iterator[tuple[Record, Verdict]]:
+    """Each step that judged, with its verdict; one that cannot be read is left out."""
     for step in steps:
         for output in step["outputs"].values():
-            if "passed" not in (output.get("metadata") or {}) or output["type"] != "system.Artifact":
-                continue
-            try:
-                verdict = read_verdict(folder / output["uri"])
-            except ContractError:
-                continue
-            page.heading(f"Verdict of {step['display_name']}")
-            page.verdict(verdict)
+            if output["type"] == "system.Artifact" and "passed" in (output.get("metadata") or {}):
+                with contextlib.suppress(ContractError):
+                    yield step, read_verdict(folder / output["uri"])
+
+
+def _add_verdicts(page: Page, folder: Path, steps: Sequence[Record]) -> None:
+    for step, verdict in _verdicts(folder, steps):
+        page.heading(f"Verdict of {step['display_name']}")
+        page.verdict(verdict)
 
 
 def _add_metrics(page: Page, steps: Sequence[Record]) -> None:

@@ -264,6 +264,8 @@ def _near(source: str) -> str | None:
     path = Path(source)
     if _GLOB.search(source):
         return None if path.parent.is_dir() or _GLOB.search(str(path.parent)) else f"there is no folder {path.parent}"
+    if path.is_dir():
+        return "the folder holds no file that counts: names that begin with . or _ do not"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     return suggest(path.name, [entry.name for entry in path.parent.iterdir()])
@@ -288,7 +290,8 @@ def _explain(error: Exception, source: str, parameter: str) -> PipepartsError:
         headline = "no credentials were found"
         hint = f"looked in: {_CREDENTIALS.get(_ALIASES.get(scheme, scheme), 'the environment')}"
     elif isinstance(error, PermissionError) or status in (401, 403):
-        headline, hint = "access is denied", "the credentials lack the right to read and list this"
+        headline = "access is denied"
+        hint = f"{'the credentials lack' if '://' in source else 'this user lacks'} the right to read it"
     elif status == 404 or (isinstance(error, FileNotFoundError) and not unreachable and status is None):
         headline = "no such file"
     elif isinstance(error, (IsADirectoryError, NotADirectoryError)):

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
@@ -26,6 +27,9 @@ from pipeparts.components.ingestion.ingest_files.text_rows import (
     why_not_text,
 )
 from pipeparts.runtime.errors import DataError
+
+Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _OTHER_DELIMITERS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
@@ -60,6 +64,8 @@ class CsvReader(TextReader):
         self._dialect = dialect
         self._delimiter = dialect.delimiter.encode()
         self._quote = dialect.quote.encode()
+        self._edges = np.zeros(256, bool)
+        self._edges[[*self._delimiter, *b"\r\n", *self._quote]] = True
         self._nulls = frozenset(value.encode() for value in dialect.null_values)
         self.names = self._read_names()
         self._options = self._arrow_options()
@@ -70,7 +76,7 @@ class CsvReader(TextReader):
         if not self._quote or buffer.find(self._quote, start, end) < 0:
             return super().cut(end, last)
         data = np.frombuffer(buffer, np.uint8, end - start, start)
-        quotes = np.flatnonzero(data == self._quote[0])
+        quotes, inner = self._find_quotes(data)
         if last:
             cut = end - start
             if len(quotes) % 2:
@@ -83,8 +89,10 @@ class CsvReader(TextReader):
             if at < 0:
                 return None, True
             cut = at + 1
-            quotes = quotes[: int(np.searchsorted(quotes, cut))]
-        return start + cut, self._well_quoted(data, quotes, cut)
+        quotes, inner = quotes[quotes < cut], inner[inner < cut]
+        # A quote in the middle of a value is a character like others, but not within quotes.
+        literal = not (np.searchsorted(quotes, inner) % 2).any()
+        return start + cut, literal and self._well_quoted(data, quotes, cut)
 
     def read_fast(self, block: bytes) -> bool:
         """Reads whole, well quoted rows with Arrow."""
@@ -123,7 +131,7 @@ class CsvReader(TextReader):
             if not raw.strip(b"\r\n"):
                 continue
             if reason is None and len(values) != len(self.names):
-                reason = f"{len(values)} values where there are {len(self.names)} columns"
+                reason = f"{_count(len(values), 'value')} where there are {_count(len(self.names), 'column')}"
             reason = reason or why_not_text(raw)
             if reason is None:
                 rows.append(values)
@@ -188,14 +196,19 @@ class CsvReader(TextReader):
             at = found + 2
         return None
 
-    def _well_quoted(self, data: np.ndarray, quotes: np.ndarray, cut: int) -> bool:
+    def _find_quotes(self, data: Bytes) -> tuple[Places, Places]:
+        """The quotes at a value's beginning or end, or beside another quote; and those in the middle of a value."""
+        quotes = np.flatnonzero(data == self._quote[0])
+        at_edge = (quotes == 0) | (quotes == len(data) - 1)
+        at_edge |= self._edges[data[quotes - 1]] | self._edges[data[np.minimum(quotes + 1, len(data) - 1)]]
+        return quotes[at_edge], quotes[~at_edge]
+
+    def _well_quoted(self, data: Bytes, quotes: Places, cut: int) -> bool:
         """Whether quotes stand only where values begin and end, or doubled inside."""
-        around = np.zeros(256, bool)
-        around[[self._delimiter[0], 10, 13, self._quote[0]]] = True
         opening, closing = quotes[0::2], quotes[1::2]
         opening = opening[opening > 0]
         closing = closing[closing + 1 < cut]
-        return bool(around[data[opening - 1]].all() and around[data[closing + 1]].all())
+        return bool(self._edges[data[opening - 1]].all() and self._edges[data[closing + 1]].all())
 
     def _read_names(self) -> list[str]:
         if self._dialect.header is False:
@@ -286,3 +299,7 @@ class CsvReader(TextReader):
                 strings_can_be_null=True,
             ),
         )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -461,7 +461,7 @@ def _write(
 ) -> Ingested:
     """Reads everything once and writes both tables."""
     with TableWriter(quarantine_path, QUARANTINE, source=source) as quarantine:
-        counts = _Quarantine(quarantine, job, max_bad_rows)
+        counts = _Quarantine(quarantine, os.fspath(quarantine_path), max_bad_rows)
         failure: DataError | None = None
         try:
             table = _write_table(job, source, table_path, source_version, counts)
@@ -511,7 +511,7 @@ def _empty_schema(job: _Job, source: str) -> pa.Schema:
     if not job.options.allow_empty:
         raise DataError(
             "no rows", where=source, allowed="at least one row that can be read",
-            received=f"{len(job.files)} files with columns {', '.join(job.columns) or 'unknown'}, but no row",
+            received=f"files: {len(job.files)}, columns: {', '.join(job.columns) or 'unknown'}, rows: 0",
             hint='options={"allow_empty": true} where a table without rows is right',
         )  # fmt: skip
     if not job.columns:
@@ -531,11 +531,11 @@ class _TooManyBadRowsError(Exception):
 class _Quarantine:
     """Counts the bad rows, and writes them to their table."""
 
-    def __init__(self, writer: TableWriter, job: _Job, limit: int) -> None:
+    def __init__(self, writer: TableWriter, path: str, limit: int) -> None:
         self.count = 0
         self.limit = limit
         self._writer = writer
-        self._job = job
+        self._path = path
         self._first: list[_BadRow] = []
         self._waiting: list[_BadRow] = []
 
@@ -571,7 +571,7 @@ class _Quarantine:
                 parameter="max_bad_rows",
                 allowed=f"{self.limit:,} bad rows",
                 received=f"{at_least}{self.count:,}, beside {good_rows:,} that can be read",
-                hint="the quarantine table (columns file, line, reason, text) holds each with its text",
+                hint=f"each is in the quarantine table, with its text: {self._path}",
             )
         )
 

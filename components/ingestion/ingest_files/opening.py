@@ -275,6 +275,13 @@ def _member(stream: Stream, name: str, given_format: str, seekable: Any) -> Memb
             "a Parquet file under another format's name", where=name, allowed=kind, received="parquet",
             hint='format="parquet"',
         )  # fmt: skip
+    if kind == "parquet" and not looks_like_parquet and stream.peek(1):
+        raise DataError(
+            "not a Parquet file",
+            where=name,
+            allowed="bytes that begin with b'PAR1'",
+            received=f"bytes that begin with {stream.peek(8)!r}",
+        )
     return Member(name, kind, stream, seekable)
 
 

@@ -67,18 +67,6 @@ class ServedModel:
         ]
         return self._frame(np.concatenate(parts), model_input.index)
 
-    def predict_arrow(self, columns: Mapping[str, Any]) -> pd.DataFrame:
-        """Predicts for raw columns that are no data frame.
-
-        Args:
-            columns: Name to an array (Arrow, numpy, list) of n values.
-
-        Returns:
-            As `predict`.
-        """
-        names = self._check_columns(list(columns))
-        return self._frame(self._score_rows({name: columns[name] for name in names}), None)
-
     def get_raw_model(self) -> ServedModel:
         """This model, without MLflow's wrapper and its checks of each value."""
         return self

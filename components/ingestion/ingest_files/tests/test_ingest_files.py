@@ -256,7 +256,7 @@ def test_lines_are_counted_through_quoted_line_breaks(tmp_path, tiny_windows):
     assert table.to_pylist() == [{"a": 1, "b": "x\ny\nz"}, {"a": 2, "b": "q"}, {"a": 5, "b": "ok"}]
     source = str(tmp_path / "in.csv")
     assert bad == [
-        {"file": source, "line": 7, "reason": "1 values where there are 2 columns", "text": "3"},
+        {"file": source, "line": 7, "reason": "1 value where there are 2 columns", "text": "3"},
         {"file": source, "line": 8, "reason": "3 values where there are 2 columns", "text": '4,"m\nn",9'},
     ]
     assert done.table.extra["bad_rows"] == 2

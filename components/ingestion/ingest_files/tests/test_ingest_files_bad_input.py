@@ -68,7 +68,7 @@ def test_no_file_matches(tmp_path):
     error = refused(tmp_path, tmp_path / "nowhere" / "x.csv", InputError)
     assert error.facts["hint"] == f"there is no folder {tmp_path / 'nowhere'}"
     (tmp_path / "empty").mkdir()
-    assert refused(tmp_path, tmp_path / "empty", InputError).headline == "no file matches the source"
+    assert "holds no file" in refused(tmp_path, tmp_path / "empty", InputError).facts["hint"]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
         ("a.jsonl", "", "an empty file", ("where", "a.jsonl")),
         ("a.csv.gz", gzip.compress(b""), "an empty file", ("where", "a.csv.gz")),
         ("a.csv", "\n\n", "no rows", ("received", "no row")),
-        ("a.csv", "x,y\n", "no rows", ("received", "columns x, y, but no row")),
-        ("a.jsonl", "\n", "no rows", ("received", "columns unknown, but no row")),
+        ("a.csv", "x,y\n", "no rows", ("received", "columns: x, y, rows: 0")),
+        ("a.jsonl", "\n", "no rows", ("received", "columns: unknown, rows: 0")),
         (
             "a.csv.gz",
             gzip.compress(GOOD.encode())[:-100],
@@ -151,7 +151,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
             "a Parquet file that is damaged or cut short",
             ("where", "a.parquet"),
         ),
-        ("a.parquet", GOOD, "a Parquet file that is damaged or cut short", ("received", "magic bytes")),
+        ("a.parquet", GOOD, "not a Parquet file", ("received", "a,b")),
         ("a.csv", parquet(pa.table({"a": [1]})), "a Parquet file under another format's name", ("hint", "parquet")),
         ("a.csv", random.Random(1).randbytes(100_000), "the first line is no text", ("allowed", "UTF-8")),
         ("a.jsonl", '[{"a": 1}]', "a JSON array, not JSON Lines", ("allowed", "one JSON object a line")),
@@ -214,7 +214,7 @@ def test_parquet_files_of_different_types(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason", "text"),
     [
-        (b"1", "1 values where there are 2 columns", "1"),
+        (b"1", "1 value where there are 2 columns", "1"),
         (b"1,2,3", "3 values where there are 2 columns", "1,2,3"),
         (b"1,caf\xe9", "not valid UTF-8: byte 0xe9", "1,caf\\xe9"),
         (b"1,a\0b", "a NUL byte", "1,a\\x00b"),
