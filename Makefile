@@ -7,8 +7,8 @@ LOCK := containers/local/requirements.txt
 # Tests import TensorFlow in many processes: its bytecode is compiled on install, so use it.
 unexport PYTHONDONTWRITEBYTECODE
 
-PARAMS ?= configs/train_and_register/flights.yaml
 PIPELINE ?= train_and_register
+PARAMS ?= configs/$(PIPELINE)/flights.yaml
 ARGS ?=
 
 .DEFAULT_GOAL := help
