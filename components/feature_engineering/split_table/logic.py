@@ -28,6 +28,7 @@ METHODS = ("hash", "time", "stratified")
 SPLITS = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
+_BATCH_ROWS = 131_072
 _PROGRESS_ROWS = 5_000_000
 
 
@@ -191,7 +192,7 @@ def _make_rule(
 
 def _write(table: Table, rule: Rule, writers: list[TableWriter]) -> None:
     done = 0
-    for batch in table.batches():
+    for batch in table.batches(batch_rows=_BATCH_ROWS):
         codes = rule.assign(batch)
         for code, writer in enumerate(writers):
             chosen = codes == code

@@ -8,6 +8,7 @@ quoted value that breaks this rule makes its line a bad row, and reading goes on
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 
@@ -96,21 +97,8 @@ class CsvReader(TextReader):
 
     def read_fast(self, block: bytes) -> bool:
         """Reads whole, well quoted rows with Arrow."""
-        if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
-            return False
-        read, parse, options = self._options
-        read.block_size = len(block) + 1
-        parse.newlines_in_values = bool(self._quote) and self._quote in block
-        options.check_utf8 = not block.isascii()
-        try:
-            table = pa_csv.read_csv(pa.py_buffer(block), read, parse, options)
-        except pa.ArrowInvalid as error:
-            return "Empty CSV file" in str(error)  # blank lines
-        for batch in table.combine_chunks().to_batches():
-            columns = dict(zip(self.names, batch.columns, strict=True))
-            if not self.sink.offer(Chunk(columns, batch.num_rows)):
-                return False
-        return True
+        batch = self._parse(block)
+        return batch is not None and self.sink.offer(Chunk(self._by_name(batch.columns), batch.num_rows))
 
     def read_exactly(self, end: int, last: bool) -> bool:
         """Reads rows one by one."""
@@ -140,12 +128,37 @@ class CsvReader(TextReader):
             else:
                 self.sink.bad(line, reason, shown(raw))
         if rows:
-            columns = {
-                name: pa.array([None if row[i] in self._nulls else row[i].decode() for row in rows], pa.string())
-                for i, name in enumerate(self.names)
-            }
-            self.sink.offer(Chunk(columns, len(rows), lines=lines, text=lambda at: shown(raws[at])))
+            # Arrow again for the rows that are left: it is only to be spared those that are not well formed.
+            batch = self._parse(b"".join(raws))
+            columns = batch.columns if batch is not None and batch.num_rows == len(rows) else self._columns(rows)
+            text = functools.partial(_shown_at, raws)
+            self.sink.offer(Chunk(self._by_name(columns), len(rows), lines=lines, text=text))
         return self.position > start
+
+    def _parse(self, block: bytes) -> pa.RecordBatch | None:
+        """Whole, well quoted rows as texts; None where Arrow does not read them as we do."""
+        if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+            return None
+        read, parse, options = self._options
+        read.block_size = len(block) + 1
+        parse.newlines_in_values = bool(self._quote) and self._quote in block
+        options.check_utf8 = not block.isascii()
+        try:
+            table = pa_csv.read_csv(pa.py_buffer(block), read, parse, options)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" not in str(error):
+                return None
+            table = pa.table([pa.array([], pa.string())] * len(self.names), self.names)  # blank lines
+        return pa.concat_batches(table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)])
+
+    def _columns(self, rows: list[list[bytes]]) -> list[pa.Array]:
+        return [
+            pa.array([None if row[i] in self._nulls else row[i].decode() for row in rows], pa.string())
+            for i in range(len(self.names))
+        ]
+
+    def _by_name(self, columns: list[pa.Array]) -> dict[str, pa.Array]:
+        return dict(zip(self.names, columns, strict=True))
 
     def _next_row(self, start: int, end: int, last: bool) -> tuple[list[bytes], str | None, int] | None:
         """The row's values, why it is bad, and where it ends; None where it is not whole."""
@@ -303,3 +316,7 @@ class CsvReader(TextReader):
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _shown_at(raws: list[bytes], at: int) -> str:
+    return shown(raws[at])

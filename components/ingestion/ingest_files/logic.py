@@ -45,6 +45,7 @@ _REASONS_SHOWN = 5
 #: So many bad rows beyond the limit are counted before the reading stops.
 _COUNTED_BEYOND = 1_000
 _BATCHES_AHEAD = 2
+_BATCH_BYTES = 8 << 20
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -349,6 +350,8 @@ class _Pass:
         self._file = ""
         self._written: pa.Schema | None = None
         self._changed = False
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
 
     def run(self) -> None:
         """Reads everything.
@@ -371,6 +374,7 @@ class _Pass:
         self._job.check_given()
         if self._changed:
             raise _TypesChangedError
+        self._flush()
 
     def column(self, name: str) -> kinds.Column:
         """What is known of a column; made where it is new."""
@@ -448,7 +452,18 @@ class _Pass:
         if self._changed or not rows:
             return
         arrays = [values[f.name] if f.name in values else pa.nulls(rows, f.type) for f in schema]
-        self._emit(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        self._waiting.append(batch)
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hands on what waits as one batch: many small ones cost more than they hold."""
+        if self._waiting and not self._changed:
+            self._emit(pa.concat_batches(self._waiting))
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
 
 def _write(

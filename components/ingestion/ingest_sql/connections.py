@@ -220,8 +220,10 @@ def explain(error: Exception, url: URL, tables: Iterable[str] = (), rows: int | 
 def _engine(url: URL) -> Engine:
     backend = url.get_backend_name()
     arguments: dict[str, Any] = {}
-    if backend == "postgresql" and "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _CONNECT_SECONDS
+    if url.drivername.startswith("postgresql+psycopg"):
+        # Without an encoding of its own (SQL_ASCII) a server's texts would come as bytes.
+        defaults = {"connect_timeout": _CONNECT_SECONDS, "client_encoding": "utf8"}
+        arguments = {name: value for name, value in defaults.items() if name not in url.query}
     try:
         return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=arguments)
     except (sa.exc.NoSuchModuleError, ImportError) as error:

@@ -244,7 +244,7 @@ def test_fast_and_exact_reading_agree_on_anything(tmp_path_factory, lines):
     for slow in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if slow:
-                patch.setattr(csv_rows.CsvReader, "read_fast", lambda self, block: False)
+                patch.setattr(csv_rows.CsvReader, "_parse", lambda self, block: None)
             table, bad, _ = ingest(folder, source, max_bad_rows=10_000)
         results.append((table.to_pylist(), bad))
     assert results[0] == results[1]
@@ -612,7 +612,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, kind):
     elif kind == "quoted.csv":
         line = b'%d,"some text\nthat is not short",2013-01-01T10:00:00Z,3.25,5" pipe\n'
     peaks = []
-    for megabytes in (20, 60) if kind == "quoted.csv" else (20, 180):
+    for megabytes in (20, 180):
         source = tmp_path / f"in{megabytes}.{kind}"
         with gzip.open(source, "wb", 1) if kind.endswith("gz") else source.open("wb") as file:
             if kind != "jsonl":

@@ -113,7 +113,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
         ("a.csv", "", "an empty file", ("received", "0 bytes")),
         ("a.jsonl", "", "an empty file", ("where", "a.jsonl")),
         ("a.csv.gz", gzip.compress(b""), "an empty file", ("where", "a.csv.gz")),
-        ("a.csv", "\n\n", "no rows", ("received", "no row")),
+        ("a.csv", "\n\n", "no rows", ("received", "rows: 0")),
         ("a.csv", "x,y\n", "no rows", ("received", "columns: x, y, rows: 0")),
         ("a.jsonl", "\n", "no rows", ("received", "columns: unknown, rows: 0")),
         (

@@ -1,5 +1,6 @@
 """Tests of the logic of `ingest_sql`, on PostgreSQL, SQLite and DuckDB."""
 
+import dataclasses
 import datetime as dt
 import decimal
 import hashlib
@@ -395,6 +396,17 @@ def test_all_parts_are_of_one_snapshot(database, tmp_path, monkeypatch):
     assert sorted(table["i"].to_pylist()) == list(range(1, 101))
 
 
+def test_bytes_that_are_no_utf8_in_a_database_without_an_encoding(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_PASSWORD", server.password)
+    server.execute("DROP DATABASE IF EXISTS raw", "CREATE DATABASE raw ENCODING 'SQL_ASCII' TEMPLATE template0")
+    raw = dataclasses.replace(server, database="raw")
+    raw.execute(r"CREATE TABLE t AS SELECT 1 AS i, 'plain' AS s UNION ALL SELECT 2, E'caf\xe9'")
+    error = fails_on_postgres(DataError, raw, tmp_path, "SELECT * FROM t ORDER BY i")
+    assert error.facts["received"] == 'invalid byte sequence for encoding "UTF8": 0xe9'
+    table = from_postgres(raw, tmp_path, "SELECT s::bytea AS s FROM t ORDER BY i")
+    assert table["s"].to_pylist() == [b"plain", b"caf\xe9"]
+
+
 def test_functions_that_write_are_refused_by_the_transaction(database, tmp_path):
     database.execute("CREATE SEQUENCE s")
     error = fails_on_postgres(InputError, database, tmp_path, "SELECT nextval('s')")
@@ -494,10 +506,11 @@ def test_postgresql_gives_back_what_was_put_in(server, tmp_path_factory, rows):
 
 
 CHILD = """
-import resource, sys
+import re, sys
 from pipeparts.components.ingestion.ingest_sql.logic import ingest_sql
 ingest_sql(table_path=sys.argv[1], url=sys.argv[2], query=sys.argv[3], password_secret=sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not ru_maxrss, which a child inherits from the process that started it.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
 """
 
 
