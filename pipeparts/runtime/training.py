@@ -43,11 +43,15 @@ class TrainingParams(Params):
     Attributes:
         class_weights: "none"; "balanced" (each class weighs the same in total); or class to weight, for
             every class. Weights other than "none" move the probabilities away from the observed shares.
+        early_stopping: Whether the epoch (or tree) with the lowest validation loss is kept; false trains to the end
+            and keeps the last. That is for validation rows whose share of classes is far from that of
+            the rows to come: their loss then prefers what is off in the same direction.
         patience: Stops after this many epochs (or trees) without a better validation loss.
         min_improvement: What counts as better: a validation loss lower by more than this.
     """
 
     class_weights: Literal["none", "balanced"] | dict[str, pydantic.PositiveFloat] = "none"
+    early_stopping: bool = True
     patience: pydantic.PositiveInt = 3
     min_improvement: pydantic.NonNegativeFloat = 0.0
 
@@ -491,9 +495,7 @@ def training_page(
         axes.set_xlabel(history.unit)
         axes.set_ylabel(history.loss_name)
         axes.legend(frameon=False)
-        page.plots(
-            [(figure, f"{history.loss_name} by {history.unit}; the one with the lowest validation loss is kept")]
-        )
+        page.plots([(figure, f"{history.loss_name} by {history.unit}; the dashed line is the one that was kept")])
     add(page)
     page.heading("Label")
     if target.task == "classification":

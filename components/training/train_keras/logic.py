@@ -19,7 +19,7 @@ import numpy as np
 import pydantic
 
 import pipeparts
-from pipeparts.components.training.train_keras.checkpoint import Checkpoint, values_of
+from pipeparts.components.training.train_keras.checkpoint import Checkpoint, TrainingState, values_of
 from pipeparts.components.training.train_keras.export import write_saved_model
 from pipeparts.components.training.train_keras.network import NetworkSpec, build_network
 from pipeparts.runtime.errors import DataError
@@ -300,14 +300,14 @@ class _Trainer:
         self._make_functions(steps)
 
     def run(self, checkpoint: Checkpoint) -> History:
-        """Trains to the end, from the checkpoint if there is one; the network has the best weights then."""
+        """Trains to the end, from the checkpoint if there is one; the network then has the weights that are kept."""
         variables = [*self.network.variables, *self.optimizer.variables]
         state = checkpoint.read(variables)
         best: list[Any] = state.best_weights or values_of(self.network.variables)
         if state.train:
             logger.info("goes on after epoch %d, from the checkpoint in %s", len(state.train), checkpoint.folder)
         start = time.monotonic()
-        while len(state.train) < self.params.epochs and state.waited < self.params.patience:
+        while len(state.train) < self.params.epochs and not self._is_over(state):
             self._epoch = len(state.train)
             train_loss, validation_loss = self._train_epoch(), self._validation_loss()
             self._check_finite(train_loss, validation_loss)
@@ -325,9 +325,15 @@ class _Trainer:
                 *(len(state.train), self.params.epochs, train_loss, validation_loss, _since(start)),
             )
             checkpoint.write(state, variables, best)
-        for variable, value in zip(self.network.variables, best, strict=True):
-            variable.assign(value)
-        return History("epoch", state.train, state.validation, state.best, _LOSS_NAMES[self.target.task])
+        kept = len(state.train)
+        if self.params.early_stopping:
+            kept = state.best
+            for variable, value in zip(self.network.variables, best, strict=True):
+                variable.assign(value)
+        return History("epoch", state.train, state.validation, kept, _LOSS_NAMES[self.target.task])
+
+    def _is_over(self, state: TrainingState) -> bool:
+        return self.params.early_stopping and state.waited >= self.params.patience
 
     def predictions(self) -> Iterator[tuple[Floats, Floats]]:
         """Labels and predictions of the validation rows, as `validation_metrics` takes them."""

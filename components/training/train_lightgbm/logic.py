@@ -219,7 +219,9 @@ def _grow(
     objective, metric = "regression", "rmse"
     if target.task == "classification":
         objective, metric = ("binary", "binary_logloss") if target.outputs == 1 else ("multiclass", "multi_logloss")
-    settings = params.model_dump(exclude={"patience", "min_improvement", "class_weights", "num_iterations"}) | {
+    settings = params.model_dump(
+        exclude={"early_stopping", "patience", "min_improvement", "class_weights", "num_iterations"}
+    ) | {
         "objective": objective,
         "metric": metric,
         "num_threads": available_cores(),
@@ -252,7 +254,7 @@ def _grow(
             callbacks=[
                 lightgbm.record_evaluation(losses),
                 _progress(start),
-                _stop_early(params),
+                *([_stop_early(params)] if params.early_stopping else []),
             ],
         )
     except lightgbm.basic.LightGBMError as error:
@@ -266,8 +268,10 @@ def _grow(
             received=f"training {history.train[-1]}, validation {history.validation[-1]}",
             hint=f"a lower hyperparameters.learning_rate than {params.learning_rate}",
         )  # fmt: skip
-    best = _best_tree(history.validation, params.min_improvement)
-    logger.info("%d trees in %.1f s, the best is number %d", len(history.validation), time.monotonic() - start, best)
+    best = len(history.validation)
+    if params.early_stopping:
+        best = _best_tree(history.validation, params.min_improvement)
+    logger.info("%d trees in %.1f s, kept up to number %d", len(history.validation), time.monotonic() - start, best)
     return booster, History(history.unit, history.train, history.validation, best, history.loss_name)
 
 
