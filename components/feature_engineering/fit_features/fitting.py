@@ -265,9 +265,7 @@ class BucketizeFit:
 class CategoryFit:
     """Fits `category`: exact counts of every value."""
 
-    def __init__(
-        self, name: str, columns: tuple[str, ...], declaration: declared.Category, *, numbers: bool
-    ) -> None:
+    def __init__(self, name: str, columns: tuple[str, ...], declaration: declared.Category, *, numbers: bool) -> None:
         self.name = name
         self.columns = columns
         self.bytes = 0

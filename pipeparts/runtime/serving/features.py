@@ -342,9 +342,7 @@ class Time:
         for cycle in self.cycles:
             angle = 2.0 * np.pi * getattr(moment, cycle)()
             waves += [ops.where(present, ops.sin(angle), 0.0), ops.where(present, ops.cos(angle), 0.0)]
-        ids = [
-            ops.where(present, getattr(moment, part)() - PARTS[part][0] + 1, MISSING_ID) for part in self.parts
-        ]
+        ids = [ops.where(present, getattr(moment, part)() - PARTS[part][0] + 1, MISSING_ID) for part in self.parts]
         coded = _encoded(ops, ids, self.id_columns, self.encode)
         return Outputs(waves + coded.numeric, coded.ids)
 
