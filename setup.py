@@ -22,7 +22,6 @@ DATA = [
     "numpy>=1.26,<3",
     "pydantic>=2.9,<3",
     "matplotlib>=3.9,<4",
-    "zstandard>=0.23",
     "tzdata",  # slim images have no time zones
 ]
 TENSORFLOW = [
@@ -41,7 +40,7 @@ DEV = [
     "ruff>=0.8",
     "mypy>=1.13",
     "import-linter>=2.1",
-    "psutil>=6",
+    "zstandard>=0.23",
     "moto[server]>=5",
     "setuptools>=75",
     "wheel>=0.44",

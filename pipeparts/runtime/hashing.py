@@ -160,6 +160,7 @@ def combine(parts: Sequence[Hashes]) -> Hashes:
 def _hash_bytes(values: pa.Array, salt: int) -> Hashes:
     """SipHash, and BLAKE2b for what is long: SipHash here takes a pass over the column for each 8 bytes."""
     key = (KEY[0] ^ salt, KEY[1])
+    values = values.cast(pa.large_binary())
     lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
     if not len(lengths) or lengths.max() <= _LONG:
         return siphash(values, key)

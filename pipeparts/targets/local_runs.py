@@ -17,11 +17,11 @@ from pipeparts.targets.local import is_watched, state_of
 def list_runs(root: Path) -> list[dict[str, Any]]:
     """Every run's record, the newest first, with its `folder` and its true state."""
     found = []
-    for folder in sorted((root / "runs").glob("*/"), reverse=True):
+    for folder in (root / "runs").glob("*/"):
         with contextlib.suppress(OSError, ValueError):
             record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             found.append({**record, "state": state_of(record, folder), "folder": str(folder)})
-    return found
+    return sorted(found, key=lambda record: float(record["started"]), reverse=True)
 
 
 def find_run(root: Path, name: str | None) -> Path:
@@ -34,7 +34,7 @@ def find_run(root: Path, name: str | None) -> Path:
     Raises:
         InputError: Where no run, or more than one, is called so.
     """
-    folders = sorted((path for path in (root / "runs").glob("*/") if (path / "run.json").is_file()), reverse=True)
+    folders = [Path(run["folder"]) for run in list_runs(root)]
     if not folders:
         raise InputError("there are no runs here", where=str(root / "runs"), allowed="a root folder with runs")
     if name is None:
