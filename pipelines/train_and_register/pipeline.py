@@ -13,7 +13,7 @@ from pipeparts.components import (
     register_mlflow,
     require_verdict,
     split_table,
-    train_keras,
+    train_lightgbm,
     validate_model,
     validate_table,
     write_outcome,
@@ -24,7 +24,7 @@ def build(trainer: Any, *, name: str) -> Any:
     """Builds the pipeline around a training component.
 
     Args:
-        trainer: Any component with the inputs and outputs of `train_keras`.
+        trainer: Any component with the inputs and outputs of `train_lightgbm`.
         name: The pipeline's name in the consoles.
 
     Returns:
@@ -81,7 +81,7 @@ def build(trainer: Any, *, name: str) -> Any:
             split_boundaries: For "time": the first moment of the validation table, and of the test table.
             task: "classification" or "regression".
             hyperparameters: Of the training; see the training component.
-            network: Import path `package.module:function` of a network of your own; empty for the library's.
+            network: Import path `package.module:function` of a Keras network of your own; empty for the library's.
             network_version: Tells apart the code under the same `network`; filled in on submission where it is empty.
             seed: Of everything random in the training.
             slices: Columns whose every value is measured and held against the champion apart.
@@ -171,4 +171,4 @@ def build(trainer: Any, *, name: str) -> Any:
     return train_and_register
 
 
-train_and_register = build(train_keras, name="train-and-register")
+train_and_register = build(train_lightgbm, name="train-and-register")

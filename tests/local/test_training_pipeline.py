@@ -50,7 +50,7 @@ class Place:
         self.source = folder / "flights.csv"
         shutil.copyfile(FLIGHTS, self.source)
 
-    def run(self, name: str = "train_and_register_lightgbm", **parameters: Any) -> RunResult:
+    def run(self, name: str = "train_and_register", **parameters: Any) -> RunResult:
         yaml = self.root / f"{name}.yaml"
         yaml.parent.mkdir(exist_ok=True)
         yaml.write_text(compiling.to_yaml(compiling.compile_spec(name)))
@@ -181,7 +181,7 @@ def test_bad_data_stops_the_run_with_its_reasons(tmp_path: Path) -> None:
 
 def test_the_keras_pipeline_makes_a_model_with_a_saved_model(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    result = place.run("train_and_register", hyperparameters={"epochs": 2, "hidden_units": [16]})
+    result = place.run("train_and_register_keras", hyperparameters={"epochs": 2, "hidden_units": [16]})
     assert result.state == "succeeded", result.record["error"]
     checks = {check.name: check for check in read_verdict(output(result, "validate-model", "verdict")).checks}
     assert checks["serving:loads"].passed

@@ -1,1 +1,0 @@
-"""Trains LightGBM on a table, and registers it where it passes the gate."""
