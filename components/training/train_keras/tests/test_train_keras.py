@@ -204,6 +204,17 @@ def test_features_of_one_kind_are_enough(inputs, tmp_path, features):
     assert predicted["probability"].between(0, 1).all()
 
 
+def test_the_best_epoch_is_kept_or_the_last(inputs, tmp_path):
+    fast = {"epochs": 12, "learning_rate": 0.03, "batch_rows": 64, "patience": 2, "schedule": "plateau", "dropout": 0.0}
+    stopped = train(inputs, tmp_path / "stopped", hyperparameters=fast)
+    whole = train(inputs, tmp_path / "whole", hyperparameters=fast | {"early_stopping": False})
+    assert stopped.metrics["best_epoch"] == stopped.metrics["epochs"] - 2 < 10
+    assert whole.metrics["best_epoch"] == whole.metrics["epochs"] == 12
+    for result in (stopped, whole):  # the loss of the epoch kept is that of the weights kept
+        assert result.metrics["validation_loss"] == pytest.approx(result.metrics["validation_log_loss"], rel=1e-4)
+    assert whole.metrics["validation_loss"] > stopped.metrics["validation_loss"]
+
+
 # --- killed and resumed
 
 KILLED = """

@@ -266,6 +266,15 @@ def test_weights_move_the_probabilities(inputs, trained, tmp_path):
     assert light < plain < balanced
 
 
+def test_without_early_stopping_every_tree_is_kept(inputs, tmp_path):
+    many = {"num_iterations": 80, "learning_rate": 0.5, "patience": 2}
+    stopped = train(inputs, tmp_path / "stopped", hyperparameters=many)
+    whole = train(inputs, tmp_path / "whole", hyperparameters=many | {"early_stopping": False})
+    assert stopped.metrics["best_tree"] < stopped.metrics["trees"] < 80
+    assert whole.metrics["best_tree"] == whole.metrics["trees"] == 80
+    assert whole.metrics["validation_loss"] > stopped.metrics["validation_loss"]
+
+
 def set_all(value):
     return lambda rows: with_label(rows, pa.array([value] * rows.num_rows, pa.int64()))
 
