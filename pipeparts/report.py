@@ -31,6 +31,7 @@ _WORDS = {
 }
 _STATE_NAMES = {"not_run": "not run"}
 _LONGEST_PARAMETER = 120
+_MOST_PASSED_CHECKS = 10
 #: What a reader looks for first, of those that the evaluation has.
 _FIRST_METRICS = ("roc_auc", "average_precision", "brier_score", "f1_macro", "rmse", "mae", "r2")
 
@@ -215,7 +216,7 @@ def _verdicts(folder: Path, steps: Sequence[Record]) -> Iterator[tuple[Record, V
 def _add_verdicts(page: Page, folder: Path, steps: Sequence[Record]) -> None:
     for step, verdict in _verdicts(folder, steps):
         page.heading(f"Verdict of {step['display_name']}")
-        page.verdict(verdict)
+        page.verdict(verdict, fold_above=_MOST_PASSED_CHECKS)
 
 
 def _add_metrics(page: Page, steps: Sequence[Record]) -> None:

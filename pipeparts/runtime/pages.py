@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeparts.runtime.files import write_text
-from pipeparts.runtime.verdict import Verdict, format_value
+from pipeparts.runtime.verdict import Check, Verdict, format_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,11 +114,26 @@ class Page:
         )
         self._parts.append(f'<div class="plots">{drawn}</div>')
 
-    def verdict(self, verdict: Verdict) -> None:
-        """Adds a verdict: the outcome, then each check."""
+    def verdict(self, verdict: Verdict, *, fold_above: int | None = None) -> None:
+        """Adds a verdict: the outcome, then each check, those that failed first.
+
+        Args:
+            verdict: The verdict.
+            fold_above: More passed checks than this are folded away; none unless given.
+        """
         word = '<span class="good">passed</span>' if verdict.passed else '<span class="bad">not passed</span>'
         self._parts.append(f"<p>{word}: {_escape(verdict.subject)}</p>")
-        order = sorted(verdict.checks, key=lambda check: check.passed)
+        passed = [check for check in verdict.checks if check.passed]
+        if fold_above is None or len(passed) <= fold_above:
+            self._checks([*verdict.failures, *passed])
+            return
+        if verdict.failures:
+            self._checks(verdict.failures)
+        self._parts.append(f"<details><summary>{len(passed)} checks passed</summary>")
+        self._checks(passed)
+        self._parts.append("</details>")
+
+    def _checks(self, checks: Sequence[Check]) -> None:
         self.table(
             [
                 [
@@ -128,7 +143,7 @@ class Page:
                     format_value(check.threshold),
                     check.reason,
                 ]
-                for check in order
+                for check in checks
             ],
             columns=["check", "passed", "value", "threshold", "reason"],
         )
