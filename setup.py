@@ -40,6 +40,7 @@ DEV = [
     "ruff>=0.8",
     "mypy>=1.13",
     "import-linter>=2.1",
+    "psutil>=6",
     "zstandard>=0.23",
     "moto[server]>=5",
     "setuptools>=75",
