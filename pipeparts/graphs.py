@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 214, 46, 26, 30, 14
@@ -55,6 +55,17 @@ def nodes_of(spec: Mapping[str, Any]) -> list[Node]:
     nodes: list[Node] = []
     _collect(spec, spec["root"]["dag"], prefix="", before=(), note="", nodes=nodes)
     return nodes
+
+
+def in_order(needs: Mapping[str, Collection[str]]) -> list[str]:
+    """Names so that each comes after those it needs; in the order given where either may come first."""
+    left = dict(needs)
+    ordered: list[str] = []
+    while left:
+        name = next((name for name in left if not set(left[name]) - set(ordered)), next(iter(left)))
+        ordered.append(name)
+        del left[name]
+    return ordered
 
 
 def reduce_edges(nodes: Sequence[Node]) -> list[Node]:
@@ -110,7 +121,7 @@ def _collect(
     """Adds a DAG's tasks; gives each of its tasks the nodes that stand for it."""
     stands_for: dict[str, tuple[str, ...]] = {}
     tasks = dag.get("tasks", {})
-    for name in _in_order(tasks):
+    for name in in_order({name: [need for need in _needs(tasks[name]) if need in tasks] for name in sorted(tasks)}):
         task = tasks[name]
         needs = tuple(node for need in _needs(task) for node in stands_for.get(need, ())) or before
         component = spec["components"][task["componentRef"]["name"]]
@@ -136,17 +147,6 @@ def _needs(task: Mapping[str, Any]) -> list[str]:
                 if source in value:
                     needs.append(value[source]["producerTask"])
     return list(dict.fromkeys(needs))
-
-
-def _in_order(tasks: Mapping[str, Any]) -> list[str]:
-    """The tasks so that each comes after those it needs; by name where either may come first."""
-    left = {name: {need for need in _needs(task) if need in tasks} for name, task in tasks.items()}
-    ordered: list[str] = []
-    while left:
-        ready = sorted(name for name, needs in left.items() if not needs - set(ordered)) or sorted(left)
-        ordered.append(ready[0])
-        del left[ready[0]]
-    return ordered
 
 
 def _condition(task: Mapping[str, Any]) -> str:

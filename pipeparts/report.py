@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeparts.errors import ContractError
-from pipeparts.graphs import Node, graph_svg
+from pipeparts.graphs import Node, graph_svg, in_order
 from pipeparts.runtime.files import read_json, whole_file
 from pipeparts.runtime.pages import BLUE, GREY, Html, Page, new_figure
 from pipeparts.runtime.verdict import Verdict, format_value, read_verdict
@@ -152,7 +152,7 @@ def _graph(record: Record) -> list[Node]:
         if task["kind"] in _STEP_KINDS:
             for group in _ancestors(task, tasks):
                 members.setdefault(group["id"], []).append(task["id"])
-    nodes = []
+    nodes: dict[str, Node] = {}
     for task in record["tasks"]:
         if task["kind"] not in _STEP_KINDS:
             continue
@@ -162,30 +162,16 @@ def _graph(record: Record) -> list[Node]:
             needs += member["dependencies"]
         steps = [step for need in needs for step in members.get(need, [need])]
         status = any("status_of" in origin for origin in task["inputs"].values())
-        nodes.append(
-            Node(
-                id=task["id"],
-                label=task["display_name"],
-                needs=tuple(dict.fromkeys(step for step in steps if step != task["id"])),
-                note=_note(task, groups),
-                state={"not_run": "pending", "queued": "pending"}.get(task["state"], task["state"]),
-                is_exit=status,
-                link=f"#step-{task['id']}",
-            )
+        nodes[task["id"]] = Node(
+            id=task["id"],
+            label=task["display_name"],
+            needs=tuple(dict.fromkeys(step for step in steps if step != task["id"])),
+            note=_note(task, groups),
+            state={"not_run": "pending", "queued": "pending"}.get(task["state"], task["state"]),
+            is_exit=status,
+            link=f"#step-{task['id']}",
         )
-    return _in_order(nodes)
-
-
-def _in_order(nodes: list[Node]) -> list[Node]:
-    """Each node after those it needs."""
-    ordered: list[Node] = []
-    left = list(nodes)
-    while left:
-        placed = {node.id for node in ordered}
-        ready = [node for node in left if placed.issuperset(node.needs)] or left[:1]
-        ordered.append(ready[0])
-        left.remove(ready[0])
-    return ordered
+    return [nodes[name] for name in in_order({name: node.needs for name, node in nodes.items()})]
 
 
 def _ancestors(task: Record, tasks: Mapping[str, Record]) -> Iterator[Record]:
