@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pydantic
 
+import pipeparts
 from pipeparts.runtime.errors import ContractError, DataError, InputError, suggest
 from pipeparts.runtime.models import ModelInfo, Task
 from pipeparts.runtime.pages import BLUE, GREY, ORANGE, Page, new_figure
@@ -464,6 +465,45 @@ class History:
     validation: list[float]
     best: int
     loss_name: str
+
+
+def model_card(
+    target: Target,
+    transform: Transform,
+    train_table: Table,
+    validation_table: Table,
+    validation_rows: Spool,
+    *,
+    framework: str,
+    fingerprint: str,
+    seed: int,
+    hyperparameters: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    **more: Any,
+) -> ModelInfo:
+    """What a trained model says of itself: the same of every trainer, and what this one adds as `more`."""
+    return ModelInfo(
+        task=target.task,
+        label=target.label,
+        classes=target.classes,
+        columns=dict(transform.columns),
+        framework=framework,
+        fingerprint=fingerprint,
+        training_fingerprint=train_table.info.fingerprint,
+        training_rows=target.rows,
+        seed=seed,
+        package_version=pipeparts.__version__,
+        extra={
+            **more,
+            "validation_rows": validation_rows.rows,
+            "validation_fingerprint": validation_table.info.fingerprint,
+            "unlabelled_training_rows": target.unlabelled,
+            "unlabelled_validation_rows": validation_rows.unlabelled,
+            "transform_fingerprint": transform.fingerprint,
+            "hyperparameters": dict(hyperparameters),
+            **metrics,
+        },
+    )
 
 
 def training_page(

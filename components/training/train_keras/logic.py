@@ -18,13 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-import pipeparts
 from pipeparts.components.training.train_keras.checkpoint import Checkpoint, TrainingState, values_of
 from pipeparts.components.training.train_keras.export import write_saved_model
 from pipeparts.components.training.train_keras.network import NetworkSpec, build_network
 from pipeparts.runtime.errors import DataError
 from pipeparts.runtime.files import write_json
-from pipeparts.runtime.models import ModelInfo
 from pipeparts.runtime.pages import Page
 from pipeparts.runtime.params import parse_params
 from pipeparts.runtime.serving.keras_model import SAVED_MODEL_FOLDER
@@ -42,6 +40,7 @@ from pipeparts.runtime.training import (
     check_validation,
     class_weights,
     load_transform,
+    model_card,
     read_target,
     rounded,
     training_page,
@@ -167,33 +166,23 @@ def train_keras(
         trainer = _Trainer(built, target, params, weights, train_rows, validation_rows, seed)
         history = trainer.run(checkpoint)
         metrics = _metrics(trainer, target, history)
-        validation_count, unlabelled = validation_rows.rows, validation_rows.unlabelled
-    info = ModelInfo(
-        task=checked_task,
-        label=label,
-        classes=target.classes,
-        columns=dict(transform.columns),
+    info = model_card(
+        target,
+        transform,
+        train_table,
+        validation_table,
+        validation_rows,
         framework="keras",
         fingerprint=_fingerprint(built, transform, target),
-        training_fingerprint=train_table.info.fingerprint,
-        training_rows=target.rows,
         seed=seed,
-        package_version=pipeparts.__version__,
-        extra={
-            "saved_model": SAVED_MODEL_FOLDER,
-            "network": network or "wide_and_deep",
-            "network_version": network_version,
-            "weights": int(built.count_params()),
-            "epochs": len(history.validation),
-            "best_epoch": history.best,
-            "validation_rows": validation_count,
-            "validation_fingerprint": validation_table.info.fingerprint,
-            "unlabelled_training_rows": target.unlabelled,
-            "unlabelled_validation_rows": unlabelled,
-            "transform_fingerprint": transform.fingerprint,
-            "hyperparameters": params.model_dump(exclude={"checkpoint_folder"}),
-            **metrics,
-        },
+        hyperparameters=params.model_dump(exclude={"checkpoint_folder"}),
+        metrics=metrics,
+        saved_model=SAVED_MODEL_FOLDER,
+        network=network or "wide_and_deep",
+        network_version=network_version,
+        weights=int(built.count_params()),
+        epochs=len(history.validation),
+        best_epoch=history.best,
     )
     save_model(
         model_path,

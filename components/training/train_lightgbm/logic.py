@@ -17,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-import pipeparts
 from pipeparts.runtime.errors import DataError, InputError
 from pipeparts.runtime.files import write_json
-from pipeparts.runtime.models import ModelInfo
 from pipeparts.runtime.pages import BLUE, Page, new_figure
 from pipeparts.runtime.params import parse_params
 from pipeparts.runtime.serving.lightgbm_model import MODEL_FILE, score_trees
@@ -38,6 +36,7 @@ from pipeparts.runtime.training import (
     check_validation,
     class_weights,
     load_transform,
+    model_card,
     read_target,
     rounded,
     training_page,
@@ -152,7 +151,6 @@ def train_lightgbm(
         check_validation(target, validation_rows, where=str(validation_path))
         booster, history = _grow(train_rows, validation_rows, transform, target, params, weights, seed)
         measured = validation_metrics(target, _predictions(booster, validation_rows, target))
-        validation_count, unlabelled = validation_rows.rows, validation_rows.unlabelled
     metrics = rounded(
         {
             "train_loss": history.train[history.best - 1],
@@ -164,26 +162,17 @@ def train_lightgbm(
         }
     )
     text = booster.model_to_string(num_iteration=history.best)
-    info = ModelInfo(
-        task=checked_task,
-        label=label,
-        classes=target.classes,
-        columns=dict(transform.columns),
+    info = model_card(
+        target,
+        transform,
+        train_table,
+        validation_table,
+        validation_rows,
         framework="lightgbm",
         fingerprint=_fingerprint(text, transform, target),
-        training_fingerprint=train_table.info.fingerprint,
-        training_rows=target.rows,
         seed=seed,
-        package_version=pipeparts.__version__,
-        extra={
-            "validation_rows": validation_count,
-            "validation_fingerprint": validation_table.info.fingerprint,
-            "unlabelled_training_rows": target.unlabelled,
-            "unlabelled_validation_rows": unlabelled,
-            "transform_fingerprint": transform.fingerprint,
-            "hyperparameters": params.model_dump(),
-            **metrics,
-        },
+        hyperparameters=params.model_dump(),
+        metrics=metrics,
     )
     save_model(
         model_path,
