@@ -11,8 +11,12 @@ PIPELINE ?= train_and_register
 PARAMS ?= configs/$(PIPELINE)/flights.yaml
 ARGS ?=
 
+# What `make monitor` replays, and the port of the mail server that it starts on loopback for the alerts.
+MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flights.yaml
+MAIL_PORT ?= 8025
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint golden docs lock component clean
+.PHONY: help install run monitor test test-slow lint golden docs lock component clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +38,12 @@ run: install ## compile the training pipeline and run it here, on the flights of
 	$(BIN)/pipeparts data diamonds --to .pipeparts/data/diamonds --if-missing
 	$(BIN)/pipeparts compile $(PIPELINE) -o .pipeparts/$(PIPELINE).yaml
 	$(BIN)/pipeparts run .pipeparts/$(PIPELINE).yaml --params $(PARAMS) $(ARGS)
+
+monitor: install ## after `make run`: replay August to December 2013, month by month: predict, watch, alert, retrain
+	@$(BIN)/aiosmtpd --nosetuid --listen 127.0.0.1:$(MAIL_PORT) --class aiosmtpd.handlers.Mailbox .pipeparts/mail & mail=$$!; \
+	  trap "kill $$mail" EXIT; \
+	  PIPEPARTS_ALERT_TO="$${PIPEPARTS_ALERT_TO:-mailto://127.0.0.1:$(MAIL_PORT)/?from=pipeparts@localhost&to=team@localhost}" \
+	  $(BIN)/pipeparts backfill $(MONITOR) --start 2013-08-01 --end 2014-01-01 $(ARGS)
 
 test: install ## every test but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import enum
 import json
 import logging
+import os
 import re
+import secrets
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,12 +33,22 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
+#: Set by a command that was asked for JSON: its errors are JSON on standard output, too.
+_JSON = "pipeparts.json"
+
 
 class Which(enum.StrEnum):
     """What `list` shows."""
 
     COMPONENTS = "components"
     PIPELINES = "pipelines"
+
+
+class Remote(enum.StrEnum):
+    """The platforms that `submit` knows."""
+
+    KUBEFLOW = "kubeflow"
+    VERTEX = "vertex"
 
 
 class _Group(TyperGroup):
@@ -43,6 +60,8 @@ class _Group(TyperGroup):
         except PipepartsError as error:
             if ctx.params.get("debug"):
                 raise
+            if ctx.meta.get(_JSON):
+                _print_json({"error": {"type": type(error).__name__, "headline": error.headline, "facts": error.facts}})
             _show_error(str(error))
             raise typer.Exit(WRONG_USAGE if isinstance(error, InputError) else FAILED) from None
         except KeyboardInterrupt:
@@ -65,6 +84,11 @@ Settings = Annotated[
     typer.Option("--target-config", help="Settings of the target (default configs/local.yaml).", metavar="FILE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Once = Annotated[
+    str | None,
+    typer.Option("--once", help="Run once for this key: a run of it that succeeded is given back.", metavar="KEY"),
+]
+Attached = Annotated[bool, typer.Option("--attached", hidden=True, help="Stop when standard input ends.")]
 
 
 def main() -> None:
@@ -209,6 +233,7 @@ def compile(
 
 @app.command()
 def run(
+    ctx: typer.Context,
     pipeline: Annotated[
         str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
     ] = None,
@@ -222,35 +247,129 @@ def run(
         list[str] | None,
         typer.Option("--param", "-p", help="One parameter; the value is read as YAML. Dots go inside a dictionary."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="The time of a run of the file's schedule (default: the last one).", metavar="TIME"),
+    ] = None,
     root: Root = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run every step, also those that did not change.")
     ] = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
+    once: Once = None,
+    as_json: Json = False,
+    attached: Attached = False,
     target_config: Settings = None,
 ) -> None:
     """Run a pipeline on this machine, and show how it goes."""
     from pipeparts import submission
     from pipeparts.targets import local
+    from pipeparts.targets.local_once import run_once
 
+    _begin(ctx, as_json=as_json, attached=attached)
     config = _local_config(target_config, root, cache=False if no_cache else None, open_report=open_report or None)
-    named, arguments = submission.read_parameter_file(params) if params else (None, {})
-    chosen = pipeline or named
-    if chosen is None:
-        raise InputError(
-            "no pipeline is named",
-            parameter="PIPELINE",
-            allowed="a pipeline's name, a compiled YAML file, or --params FILE with `pipeline: NAME`",
-            received="nothing",
-        )
-    spec = _read_pipeline(chosen)
+    named, arguments = _parameters(params, at)
+    spec = _read_pipeline(_chosen(pipeline, named))
     arguments = submission.override(spec, arguments, param or [])
-    result = local.run(spec, arguments, config, progress=_progress())
-    _print_result(result)
-    if config.open_report and result.report:
+    progress = _progress(stderr=as_json)
+    if once is None:
+        result = local.run(spec, arguments, config, progress=progress)
+    else:
+        result = run_once(spec, arguments, config, key=once, progress=progress)
+    if as_json:
+        _print_json(_local_answer(result, once))
+    else:
+        _print_result(result)
+    if config.open_report and result.report and not as_json:
         typer.launch(result.report.resolve().as_uri())
     if result.state != "succeeded":
         raise typer.Exit(INTERRUPTED if result.state == "interrupted" else FAILED)
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    target: Annotated[Remote, typer.Option(help="The platform.")],
+    pipeline: Annotated[
+        str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(
+            "--params", "--config", help="A file with `pipeline: NAME` and `parameters: {...}`.", metavar="FILE"
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="One parameter; the value is read as YAML. Dots go inside a dictionary."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="The time of a run of the file's schedule (default: the last one).", metavar="TIME"),
+    ] = None,
+    once: Once = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end.")] = False,
+    as_json: Json = False,
+    attached: Attached = False,
+    target_config: Annotated[
+        Path | None,
+        typer.Option("--target-config", help="Settings (default configs/TARGET.yaml).", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Start a pipeline on Kubeflow or Vertex AI."""
+    from pipeparts import config, submission
+
+    _begin(ctx, as_json=as_json, attached=attached)
+    named, arguments = _parameters(params, at)
+    spec = _read_pipeline(_chosen(pipeline, named))
+    arguments = submission.override(spec, arguments, param or [])
+    key = once or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    with contextlib.redirect_stdout(sys.stderr):  # KFP's and Google's clients print their news
+        if target is Remote.KUBEFLOW:
+            from pipeparts.targets import kubeflow
+
+            run = kubeflow.submit(spec, arguments, config.load_kubeflow(file=target_config), key=key, wait=wait)
+        else:
+            from pipeparts.targets import vertex
+
+            run = vertex.submit(spec, arguments, config.load_vertex(file=target_config), key=key, wait=wait)
+    if as_json:
+        _print_json(dataclasses.asdict(run))
+    else:
+        typer.echo(f"{'started' if run.new else 'found'} {run.pipeline} as {run.run_id} on {run.platform}: {run.state}")
+        if run.link:
+            typer.echo(run.link)
+        if run.error:
+            _show_error(f"the run failed\n{run.error}")
+    if run.state in ("failed", "interrupted"):
+        raise typer.Exit(INTERRUPTED if run.state == "interrupted" else FAILED)
+
+
+@app.command()
+def backfill(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of parameters, each with a `schedule`.", metavar="FILE...")
+    ],
+    start: Annotated[str, typer.Option(help="The first day that a window may begin at.", metavar="DAY")],
+    end: Annotated[str, typer.Option(help="The day before which it begins.", metavar="DAY")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
+    root: Root = None,
+    target_config: Settings = None,
+) -> None:
+    """Run what schedules would have run in a past period, in the order of time, each run once."""
+    from pipeparts import backfill as backfills
+    from pipeparts.targets.local_once import run_once
+
+    config = _local_config(target_config, root)
+    planned = backfills.plan(files, start=start, end=end)
+    for number, run in enumerate(planned, 1):
+        typer.echo(f"{number} of {len(planned)}: {run.pipeline}, {run.window}")
+        if dry_run:
+            continue
+        result = run_once(run.spec, run.arguments, config, key=run.key, progress=_progress())
+        _print_result(result)
+        if result.state != "succeeded":
+            raise typer.Exit(INTERRUPTED if result.state == "interrupted" else FAILED)
 
 
 @app.command()
@@ -345,6 +464,78 @@ def data(
     datasets.write_dataset(name, to)
 
 
+def _parameters(file: Path | None, at: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The pipeline and the parameters that a file names; with a schedule, those of one of its runs."""
+    import datetime as dt
+
+    from pipeparts import schedules, submission
+
+    if file is None:
+        return None, {}
+    pipeline, parameters = submission.read_parameter_file(file)
+    schedule = schedules.read_schedule(file)
+    if schedule is None:
+        if at is not None:
+            raise InputError(
+                "a file of parameters without a schedule has no runs to choose from",
+                parameter="--at",
+                where=str(file),
+                allowed="a file with `schedule: {cron: ...}`",
+                received=at,
+            )
+        return pipeline, parameters
+    moment = dt.datetime.now(dt.UTC) if at is None else schedules.parse_day(at, schedule, parameter="--at")
+    return pipeline, schedule.last_window(moment).fill(parameters)
+
+
+def _begin(ctx: typer.Context, *, as_json: bool, attached: bool) -> None:
+    """What `run` and `submit` do first for the programs that call them."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipeparts").setLevel(logging.INFO)
+    ctx.meta[_JSON] = as_json
+    if attached:
+        threading.Thread(target=_end_with_input, name="watch-input", daemon=True).start()
+
+
+def _end_with_input() -> None:
+    """Asks this process to stop when whoever started it is gone: its end of the pipe closes then, however it went."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _chosen(pipeline: str | None, named: str | None) -> str:
+    if pipeline or named:
+        return pipeline or named or ""
+    raise InputError(
+        "no pipeline is named",
+        parameter="PIPELINE",
+        allowed="a pipeline's name, a compiled YAML file, or --params FILE with `pipeline: NAME`",
+        received="nothing",
+    )
+
+
+def _local_answer(result: RunResult, key: str | None) -> dict[str, Any]:
+    from pipeparts.targets.local_record import failures
+    from pipeparts.targets.progress import failure_text
+
+    errors = [] if result.state == "succeeded" else [str(result.record["error"])]
+    if result.state == "failed":
+        errors = [failure_text(failure, result.folder) for failure in failures(result.record)] or errors
+    return {
+        "platform": "local",
+        "run_id": result.run_id,
+        "pipeline": result.record["pipeline"],
+        "key": key or "",
+        "state": result.state,
+        "link": result.report.resolve().as_uri() if result.report else "",
+        "error": "\n".join(errors),
+        "new": result.new,
+        "folder": str(result.folder),
+        "outputs": result.outputs,
+    }
+
+
 def _read_pipeline(name: str) -> dict[str, Any]:
     from pipeparts import catalog, compiling
 
@@ -360,11 +551,13 @@ def _local_config(file: Path | None, root: Path | None, **overrides: Any) -> Loc
     return load_local(file=file, overrides={"root": root, **overrides})
 
 
-def _progress() -> Any:
+def _progress(*, stderr: bool = False) -> Any:
     from pipeparts.targets.progress import LiveProgress, PlainProgress
 
-    console = _console()
-    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(sys.stdout)
+    console = _console(stderr=stderr)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveProgress(console)
+    return PlainProgress(sys.stderr if stderr else sys.stdout)
 
 
 def _print_result(result: RunResult) -> None:
@@ -375,6 +568,10 @@ def _print_result(result: RunResult) -> None:
     from pipeparts.targets.progress import failure_text, shown_path, summary
 
     console = _console()
+    if not result.new:
+        console.print(Text(f"run {result.run_id} has done this already: it is not run again"), soft_wrap=True)
+        if not result.folder.is_dir():
+            return
     mark, style = {"succeeded": ("✓", "bold green"), "failed": ("✗", "bold red")}.get(
         result.state, ("!", "bold yellow")
     )

@@ -50,6 +50,62 @@ class LocalConfig(Params):
     open_report: bool = False
 
 
+class RemoteConfig(Params):
+    """What the platforms have in common.
+
+    Attributes:
+        registry: Where the images of this release are: "europe-docker.pkg.dev/project/repository".
+        images: An image for a family, over that of the registry; with a digest, or a tag other than latest.
+        service_account: The account that the run's steps work as; empty: the platform's default.
+        request_seconds: How long one request may take.
+        poll_seconds: The longest pause between two looks at a run that is waited for.
+        wait_seconds: How long a run is waited for.
+    """
+
+    registry: str = ""
+    images: dict[str, str] = pydantic.Field(default_factory=dict)
+    service_account: str = ""
+    request_seconds: float = pydantic.Field(default=30.0, gt=0, le=3600)
+    poll_seconds: float = pydantic.Field(default=10.0, gt=0, le=3600)
+    wait_seconds: float = pydantic.Field(default=86_400.0, gt=0)
+
+
+class KubeflowConfig(RemoteConfig):
+    """How pipelines are submitted to Kubeflow Pipelines.
+
+    Attributes:
+        host: The API's address, "https://kubeflow.example.org/pipeline"; empty: the cluster that this runs in.
+        ui_host: The address of the console that people open, where it is another one.
+        namespace: The profile's namespace, on an installation for several users; empty: the pod's own.
+        experiment: The experiment of the runs; it is made where it is not there.
+        token: Where the token is, "env:NAME" or "file:/path"; empty: the pod's projected token where it has one.
+        ca_cert: The file with the certificates to trust, where they are not the machine's.
+    """
+
+    host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
+    ui_host: str = ""
+    namespace: str = ""
+    experiment: str = "Default"
+    token: str = ""
+    ca_cert: str = ""
+
+
+class VertexConfig(RemoteConfig):
+    """How pipelines are submitted to Vertex AI Pipelines.
+
+    Attributes:
+        project: The Google Cloud project.
+        location: The region: "europe-west4".
+        pipeline_root: Where the runs' artifacts go: "gs://bucket/folder".
+        endpoint: The API's address, where it is not "<location>-aiplatform.googleapis.com".
+    """
+
+    project: str = pydantic.Field(min_length=1)
+    location: str = pydantic.Field(min_length=1)
+    pipeline_root: str = pydantic.Field(pattern="^gs://[^/]+")
+    endpoint: str = ""
+
+
 C = TypeVar("C", bound=Params)
 
 
@@ -70,6 +126,26 @@ def load_local(
         InputError: Naming the key, the place that the value came from, what is allowed, and the close match.
     """
     return load(LocalConfig, "local", file=file, overrides=overrides, environ=environ)
+
+
+def load_kubeflow(
+    *,
+    file: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> KubeflowConfig:
+    """The configuration of Kubeflow; see `load_local`."""
+    return load(KubeflowConfig, "kubeflow", file=file, overrides=overrides, environ=environ)
+
+
+def load_vertex(
+    *,
+    file: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> VertexConfig:
+    """The configuration of Vertex AI; see `load_local`."""
+    return load(VertexConfig, "vertex", file=file, overrides=overrides, environ=environ)
 
 
 def load(

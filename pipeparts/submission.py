@@ -23,6 +23,8 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 _DATA_SCHEMES = ("file", "gs", "gcs", "s3", "s3a", "http", "https")
 _QUERY = re.compile(r"^\s*(select|with)\s", re.IGNORECASE)
 _VERSION = "_version"
+#: In a dictionary of a parameter file: it begins with the parameters of that file.
+_FILE_KEY = "parameters_of"
 _PIPELINE_HASH = "pipeline_hash"
 
 #: For each parameter type: its name for people, and what is accepted.
@@ -253,7 +255,10 @@ def _names_in(text: bytes, source: Path) -> set[str] | None:
 
 
 def read_parameter_file(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Any]]:
-    """Reads a file of parameters: `pipeline: NAME` (optional) and `parameters: {...}`.
+    """Reads a file of parameters: `pipeline: NAME`, `schedule: {...}` (both optional) and `parameters: {...}`.
+
+    A dictionary with the key `parameters_of: FILE` begins with the parameters of that file, its path seen from this
+    one, and sets its other keys over them: the training that a monitoring starts is the training there is.
 
     Returns:
         The pipeline's name, or None, and the parameters.
@@ -261,8 +266,12 @@ def read_parameter_file(path: str | os.PathLike[str]) -> tuple[str | None, dict[
     Raises:
         InputError: For a file that cannot be read, is not YAML, or has other keys.
     """
+    return _read_parameter_file(Path(path), ())
+
+
+def _read_parameter_file(path: Path, above: tuple[Path, ...]) -> tuple[str | None, dict[str, Any]]:
     content = read_mapping(path, what="the file of parameters")
-    allowed = ("pipeline", "parameters")
+    allowed = ("pipeline", "schedule", "parameters")
     for key in content:
         if key not in allowed:
             raise InputError(
@@ -287,7 +296,36 @@ def read_parameter_file(path: str | os.PathLike[str]) -> tuple[str | None, dict[
         raise InputError(
             "`pipeline` is not a name", where=str(path), parameter="pipeline", allowed="a string", received=pipeline
         )
-    return pipeline, parameters
+    return pipeline, {name: _with_files(value, (*above, path.resolve()), name) for name, value in parameters.items()}
+
+
+def _with_files(value: Any, above: tuple[Path, ...], place: str) -> Any:
+    """A value in which each `parameters_of: FILE` is replaced by what that file says."""
+    if isinstance(value, list):
+        return [_with_files(item, above, place) for item in value]
+    if not isinstance(value, dict):
+        return value
+    own = {key: _with_files(item, above, f"{place}.{key}") for key, item in value.items() if key != _FILE_KEY}
+    if _FILE_KEY not in value:
+        return own
+    named = value[_FILE_KEY]
+    if not isinstance(named, str):
+        raise InputError(
+            f"`{_FILE_KEY}` is not a path",
+            where=str(above[-1]),
+            parameter=f"{place}.{_FILE_KEY}",
+            allowed="a file of parameters, seen from this one",
+            received=named,
+        )
+    path = (above[-1].parent / named).resolve()
+    if path in above:
+        raise InputError(
+            "files of parameters that begin with each other",
+            where=str(above[-1]),
+            parameter=f"{place}.{_FILE_KEY}",
+            received=" -> ".join(str(file) for file in (*above, path)),
+        )
+    return {**_read_parameter_file(path, above)[1], **own}
 
 
 def override(spec: Spec, arguments: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ import pytest
 import yaml
 
 from pipeparts import catalog
+from tests.monitoring_services import pushgateway
+
+#: What the example of `publish_metrics` names.
+PUSHGATEWAY = "http://127.0.0.1:9091"
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,8 +38,10 @@ class ExampleRun:
 class Examples:
     """Runs examples through the compiled command, as a container would, each once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, services: contextlib.ExitStack) -> None:
         self._folder = folder
+        self._services = services
+        self._addresses: dict[str, str] = {}
         self._done: dict[str, ExampleRun] = {}
 
     def run(self, name: str) -> ExampleRun:
@@ -50,7 +58,17 @@ class Examples:
         for port, origin in (example.get("inputs") or {}).items():
             made_by, _, output = origin.partition(".")
             inputs[port] = self.run(made_by).artifacts[output]
-        return run_compiled(entry, inputs, example.get("parameters") or {}, folder, self._environment())
+        parameters = {key: self._really(value) for key, value in (example.get("parameters") or {}).items()}
+        return run_compiled(entry, inputs, parameters, folder, self._environment())
+
+    def _really(self, value: Any) -> Any:
+        """The address of a service that is started for the tests, in the place of the one in an example."""
+        if value != PUSHGATEWAY:
+            return value
+        if value not in self._addresses:
+            gateway = pushgateway(self._folder / "pushgateway")
+            self._addresses[value] = self._services.enter_context(gateway)
+        return self._addresses[value]
 
     def _environment(self) -> dict[str, str]:
         database = self._folder / "mlflow" / "mlflow.db"
@@ -131,6 +149,7 @@ def _with_defaults(component: Any, parameters: dict[str, Any]) -> dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
     """The examples of the catalog."""
-    return Examples(tmp_path_factory.mktemp("examples"))
+    with contextlib.ExitStack() as services:
+        yield Examples(tmp_path_factory.mktemp("examples"), services)

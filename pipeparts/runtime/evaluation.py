@@ -19,6 +19,7 @@ from pipeparts.runtime.errors import ContractError, DataError
 from pipeparts.runtime.files import read_json, write_json
 from pipeparts.runtime.metrics import Floats, Kind, Values
 from pipeparts.runtime.models import LoadedModel, ModelInfo
+from pipeparts.runtime.predictions import answer, usable_scores
 from pipeparts.runtime.slices import Slicer, Slicing, to_floats
 from pipeparts.runtime.tables import Table, arrow_type, type_name
 
@@ -32,7 +33,6 @@ _HISTOGRAM_BINS = 40
 _GRID_CELLS = 48
 _RESIDUAL_BANDS = 20
 _CLASSES_WITH_CURVES = 12
-_PROBABILITY_SLACK = 1e-6
 _PROGRESS_ROWS = 1_000_000
 
 
@@ -89,13 +89,19 @@ class Predictions:
         )
 
 
-def check_table(info: ModelInfo, table: Table) -> None:
-    """Checks that a table has the label and the raw columns of a model.
+def check_table(info: ModelInfo, table: Table, *, label: bool = True) -> None:
+    """Checks that a table has the raw columns of a model, and its label.
+
+    Args:
+        info: The model.
+        table: The table.
+        label: Whether the label has to be there.
 
     Raises:
         ContractError: Naming each column that is missing or of another kind.
     """
-    problems = [f"{name} is missing" for name in (*info.columns, info.label) if name not in table.schema.names]
+    needed = [*info.columns, info.label] if label else list(info.columns)
+    problems = [f"{name} is missing" for name in needed if name not in table.schema.names]
     for name, wanted in info.columns.items():
         if name in table.schema.names:
             got = table.schema.field(name).type
@@ -105,7 +111,9 @@ def check_table(info: ModelInfo, table: Table) -> None:
         raise ContractError(
             "the table is not what the model takes",
             where=str(table.path),
-            allowed=", ".join([*(f"{name}: {kind}" for name, kind in info.columns.items()), f"{info.label} (label)"]),
+            allowed=", ".join(
+                [*(f"{name}: {kind}" for name, kind in info.columns.items()), *([f"{info.label} (label)"] * label)]
+            ),
             received="; ".join(problems),
         )
 
@@ -133,7 +141,7 @@ def predict_table(
     answers: list[tuple[npt.NDArray[Any], npt.NDArray[np.int16] | None]] = []
     seen = 0
     for batch in table.batches(names, batch_rows=batch_rows):
-        codes, known = _labels(info, batch.column(info.label))
+        codes, known = label_codes(info, batch.column(info.label))
         start, seen = seen, seen + batch.num_rows
         if not known.all():
             batch = batch.filter(pa.array(known))
@@ -160,6 +168,90 @@ def predict_table(
         slicings=slicer.finish(),
         rows=seen,
     )
+
+
+def label_codes(info: ModelInfo, column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """The labels of a batch as codes or numbers, and which rows have one.
+
+    Raises:
+        ContractError: Where the column's type is not that of the model's labels.
+        DataError: For a label that is none of the model's classes, or infinite.
+    """
+    if info.task == "regression":
+        if _family(column.type) != "number":
+            raise ContractError(
+                "the label is not a number", where=f"column {info.label}", allowed="numbers", received=str(column.type)
+            )
+        values = to_floats(column)
+        if np.isinf(values).any():
+            raise DataError(
+                "an infinite label", where=f"column {info.label}", allowed="finite numbers", received="infinity"
+            )
+        return values, ~np.isnan(values)
+    try:
+        classes = pa.array(info.classes).cast(column.type)
+    except (pa.ArrowException, TypeError) as error:
+        raise ContractError(
+            "the label is of another type than the model's classes",
+            where=f"column {info.label}",
+            allowed=f"one of {list(info.classes)}",
+            received=str(column.type),
+        ) from error
+    codes = pc.index_in(column, value_set=classes)
+    unknown = pc.and_(pc.is_null(codes), pc.is_valid(column))
+    if pc.any(unknown).as_py():
+        strange = pc.unique(column.filter(unknown)).to_pylist()
+        raise DataError(
+            "labels that the model does not know",
+            where=f"column {info.label}",
+            allowed=list(info.classes),
+            received=[repr(value) for value in strange[:10]],
+        )
+    known = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
+    wide = np.int8 if len(info.classes) <= 2 else np.int16
+    return codes.fill_null(0).to_numpy(zero_copy_only=False).astype(wide), known
+
+
+def recorded_answers(info: ModelInfo, batch: pa.RecordBatch) -> tuple[npt.NDArray[Any], npt.NDArray[np.int16] | None]:
+    """The scores in rows of a table of predictions and, for more than two classes, the codes of the predicted ones.
+
+    Args:
+        info: The model that made them.
+        batch: n rows with the columns `info.prediction_columns`.
+
+    Raises:
+        ContractError: Where a column that has to be of numbers is not.
+    """
+    names = score_columns(info)
+    for name in names:
+        if _family(batch.schema.field(name).type) != "number":
+            raise ContractError(
+                "the predictions are not numbers",
+                where=f"column {name}",
+                allowed="numbers",
+                received=type_name(batch.schema.field(name).type),
+            )
+    scores = usable_scores(info, np.stack([to_floats(batch.column(name)) for name in names], axis=1))
+    if len(info.classes) <= 2:
+        return scores[:, 0], None
+    predicted = batch.column("prediction")
+    if pa.types.is_dictionary(predicted.type):
+        predicted = predicted.cast(predicted.type.value_type)
+    try:
+        codes = pc.index_in(predicted, value_set=pa.array(info.classes).cast(predicted.type))
+    except (pa.ArrowException, TypeError) as error:
+        raise ContractError(
+            "the predictions are of another type than the model's classes",
+            where="column prediction",
+            allowed=f"one of {list(info.classes)}",
+            received=str(predicted.type),
+        ) from error
+    return scores.astype(np.float32), codes.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int16)
+
+
+def score_columns(info: ModelInfo) -> list[str]:
+    """The columns of a prediction that metrics need as numbers: the probabilities, or a regression's prediction."""
+    return ["prediction"] if info.task == "regression" else list(info.prediction_columns[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -452,76 +544,14 @@ def _groups(codes: npt.NDArray[np.int16], count: int) -> Iterator[npt.NDArray[np
     yield from np.split(order, ends[:-1])
 
 
-def _labels(info: ModelInfo, column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """The labels of a batch as codes or numbers, and which rows have one."""
-    if info.task == "regression":
-        if _family(column.type) != "number":
-            raise ContractError(
-                "the label is not a number", where=f"column {info.label}", allowed="numbers", received=str(column.type)
-            )
-        values = to_floats(column)
-        if np.isinf(values).any():
-            raise DataError(
-                "an infinite label", where=f"column {info.label}", allowed="finite numbers", received="infinity"
-            )
-        return values, ~np.isnan(values)
-    try:
-        classes = pa.array(info.classes).cast(column.type)
-    except (pa.ArrowException, TypeError) as error:
-        raise ContractError(
-            "the label is of another type than the model's classes",
-            where=f"column {info.label}",
-            allowed=f"one of {list(info.classes)}",
-            received=str(column.type),
-        ) from error
-    codes = pc.index_in(column, value_set=classes)
-    unknown = pc.and_(pc.is_null(codes), pc.is_valid(column))
-    if pc.any(unknown).as_py():
-        strange = pc.unique(column.filter(unknown)).to_pylist()
-        raise DataError(
-            "labels that the model does not know",
-            where=f"column {info.label}",
-            allowed=list(info.classes),
-            received=[repr(value) for value in strange[:10]],
-        )
-    known = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))
-    wide = np.int8 if len(info.classes) <= 2 else np.int16
-    return codes.fill_null(0).to_numpy(zero_copy_only=False).astype(wide), known
-
-
 def _answers(
     model: LoadedModel, batch: pa.RecordBatch, start: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int16] | None]:
     """A batch's scores and, for more than two classes, the codes of the predicted ones."""
-    info = model.info
-    try:
-        answer = model.predict(batch.to_pandas())
-    except ContractError:
-        raise
-    except Exception as error:  # whatever the model's own code raises
-        raise ContractError(
-            "the model fails on the table's rows",
-            where=f"among rows {start:,} to {start + batch.num_rows:,}",
-            received=f"{type(error).__name__}: {error}",
-        ) from error
-    names = ["prediction"] if info.task == "regression" else list(info.prediction_columns[1:])
-    try:
-        scores = answer[names].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise ContractError(
-            "the model's answer is not numbers", where=", ".join(names), allowed="numbers", received=str(error)
-        ) from error
-    if info.task == "regression":
-        scores = np.where(np.isfinite(scores), scores, np.nan)
-        return scores[:, 0], None
-    wrong = ~((scores >= -_PROBABILITY_SLACK) & (scores <= 1 + _PROBABILITY_SLACK))
-    scores = np.where(wrong, np.nan, np.clip(scores, 0.0, 1.0))
-    if len(info.classes) == 2:
-        return scores[:, 0], None
-    import pandas as pd
-
-    codes = pd.Index(list(info.classes)).get_indexer(pd.Index(answer["prediction"])).astype(np.int16)
-    return scores.astype(np.float32), codes
+    given = answer(model, batch, start=start)
+    if given.scores.ndim == 1:
+        return given.scores, None
+    return given.scores.astype(np.float32), given.codes
 
 
 def _family(kind: pa.DataType) -> str:

@@ -39,21 +39,24 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder beside `path`, and moves it into place when the block ends well.
 
-    A folder that is already there is replaced: a retried step writes the same output again.
+    A folder that is already there is replaced: a retried step writes the same output again. It is moved aside first,
+    so that nobody finds half of it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     partial.chmod(0o755)
+    old = partial.with_suffix(".old")
     try:
         yield partial
         if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
+            target.rename(old)
         elif target.exists():
             target.unlink()
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

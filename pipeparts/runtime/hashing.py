@@ -19,7 +19,18 @@ import pyarrow.compute as pc
 from pipeparts.runtime.errors import DataError
 from pipeparts.runtime.serving.siphash import KEY, Hashes, siphash_buffer
 
-__all__ = ["KEY", "Fingerprint", "Hashes", "combine", "hash_array", "hash_fractions", "mix64", "row_hashes", "siphash"]
+__all__ = [
+    "KEY",
+    "Fingerprint",
+    "Hashes",
+    "batch_hashes",
+    "combine",
+    "hash_array",
+    "hash_fractions",
+    "mix64",
+    "row_hashes",
+    "siphash",
+]
 
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 #: Longer strings, in bytes, are hashed by BLAKE2b.
@@ -101,6 +112,16 @@ def row_hashes(columns: dict[str, pa.Array]) -> Hashes:
     return mix64(total)
 
 
+def batch_hashes(batch: pa.RecordBatch) -> Hashes:
+    """One 64-bit hash per row of a batch, nested columns included, whatever the order of the columns."""
+    names = batch.schema.names
+    flat = {n: batch.column(i) for i, n in enumerate(names) if not pa.types.is_nested(batch.schema.field(i).type)}
+    nested = {n: batch.column(i) for i, n in enumerate(names) if n not in flat}
+    for name, values in nested.items():
+        flat[name] = pa.array([repr(value) for value in values.to_pylist()], pa.string())
+    return row_hashes(flat)
+
+
 class Fingerprint:
     """The fingerprint of a table's content, whatever the order of its rows and columns.
 
@@ -118,12 +139,7 @@ class Fingerprint:
         """Adds a batch's rows."""
         if batch.num_rows == 0:
             return
-        names = batch.schema.names
-        flat = {n: batch.column(i) for i, n in enumerate(names) if not pa.types.is_nested(batch.schema.field(i).type)}
-        nested = {n: batch.column(i) for i, n in enumerate(names) if n not in flat}
-        for name, values in nested.items():
-            flat[name] = pa.array([repr(value) for value in values.to_pylist()])
-        hashes = row_hashes(flat)
+        hashes = batch_hashes(batch)
         self._rows += batch.num_rows
         self._first = (self._first + int(hashes.sum(dtype=np.uint64))) & 0xFFFFFFFFFFFFFFFF
         second = mix64(hashes ^ np.uint64(KEY[1]))

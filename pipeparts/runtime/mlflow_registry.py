@@ -534,6 +534,7 @@ _ANSWERS: tuple[tuple[str, str, bool, str | None], ...] = (
         True,
         "is it running, and can this machine reach it?",
     ),
+    (r"IncompleteRead|Connection broken|incomplete message", "the MLflow server broke off its answer", True, None),
     (
         r"out-of-date database schema",
         "the registry's database belongs to another version of MLflow",

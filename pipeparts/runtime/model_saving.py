@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from pipeparts.runtime.files import read_json, whole_folder, write_json
 from pipeparts.runtime.models import FORMAT, INFO_FILE, PROFILE_FILE, ModelInfo, import_mlflow
+from pipeparts.runtime.references import write_reference
 from pipeparts.runtime.serving.predictions import TRANSFORM_FILE
 from pipeparts.runtime.tables import Table
 
@@ -45,6 +46,7 @@ def save_model(
     write: Callable[[Path], object],
     requirements: Sequence[str],
     table: Table,
+    validation_table: Table,
     profile_path: str | os.PathLike[str],
 ) -> None:
     """Writes a model's folder, whole or not at all.
@@ -58,6 +60,7 @@ def save_model(
         requirements: The packages that it needs to load, besides MLflow, numpy, pandas and pyarrow; each
             is pinned to the version at hand.
         table: The training table: types of the signature and the input example come from it.
+        validation_table: What the model says of its rows goes into the folder, as a profile and a sample.
         profile_path: The training table's profile, which travels with the model.
     """
     mlflow = import_mlflow()
@@ -79,6 +82,7 @@ def save_model(
         write_json(folder / TRANSFORM_FILE, transform.as_dict())
         write_json(folder / PROFILE_FILE, profile)
         write_json(folder / INFO_FILE, {"format": FORMAT, **dataclasses.asdict(info)})
+        write_reference(folder, info=info, loader=loader, train_table=table, validation_table=validation_table)
     logger.info("wrote the model to %s", path)
 
 

@@ -15,11 +15,23 @@ from pipeparts.runtime.errors import ContractError
 from pipeparts.runtime.files import read_json
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
+    import pyarrow as pa
+
+    from pipeparts.runtime.profiles import Profile
 
 FORMAT = "pipeparts.model/1"
 INFO_FILE = "pipeparts.json"
 PROFILE_FILE = "training_profile.json"
+TRAINING_SAMPLE_FILE = "training_sample.parquet"
+PREDICTION_PROFILE_FILE = "prediction_profile.json"
+PREDICTION_SAMPLE_FILE = "prediction_sample.parquet"
+
+#: All that `read_reference` reads: what a drift report needs of a model.
+REFERENCE_FILES = (PROFILE_FILE, TRAINING_SAMPLE_FILE, PREDICTION_PROFILE_FILE, PREDICTION_SAMPLE_FILE)
+#: Most rows of a sample.
+REFERENCE_ROWS = 10_000
 
 Task = Literal["classification", "regression"]
 
@@ -100,6 +112,62 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
         raise ContractError("a damaged model card", where=str(folder / INFO_FILE), received=str(error)) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What a model carries of the data it comes from; a model of an earlier release has its profile alone.
+
+    Attributes:
+        profile: Of the training table.
+        prediction_profile: Of the model's predictions on all rows of the validation table, with and without a label;
+            its columns are the card's `prediction_columns`.
+        sample: At most `REFERENCE_ROWS` rows of the training table: the model's raw columns and the label.
+        prediction_sample: At most as many rows of those predictions.
+    """
+
+    profile: Profile
+    prediction_profile: Profile | None
+    sample: pa.Table | None
+    prediction_sample: pa.Table | None
+
+
+def read_reference(folder: str | os.PathLike[str]) -> Reference:
+    """Reads what a model carries for a drift report: the files `REFERENCE_FILES`, of which the first must be there.
+
+    Raises:
+        ContractError: Where the folder has no training profile, or a file is damaged.
+    """
+    from pipeparts.runtime.profiles import read_profile
+
+    path = Path(folder)
+    if not (path / PROFILE_FILE).is_file():
+        raise ContractError(
+            "the model has no training profile",
+            where=str(folder),
+            allowed=f"a model folder with {PROFILE_FILE}, as the trainers write it",
+            received="a folder without it" if path.is_dir() else "no folder",
+        )
+    predicted = path / PREDICTION_PROFILE_FILE
+    return Reference(
+        profile=read_profile(path / PROFILE_FILE),
+        prediction_profile=read_profile(predicted) if predicted.exists() else None,
+        sample=_read_sample(path / TRAINING_SAMPLE_FILE),
+        prediction_sample=_read_sample(path / PREDICTION_SAMPLE_FILE),
+    )
+
+
+def _read_sample(file: Path) -> pa.Table | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not file.exists():
+        return None
+    try:
+        with pq.ParquetFile(file, memory_map=False) as parquet:
+            return parquet.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ContractError("a damaged sample", where=str(file), allowed="Parquet", received=str(error)) from error
+
+
 def import_mlflow() -> Any:
     """MLflow's Python-function models, imported so that they call neither home nor another program."""
     # setdefault: who wants them says so in the environment.
@@ -146,6 +214,13 @@ class LoadedModel:
         except Exception as error:  # MLflow and each framework raise what they like
             raise ContractError("the model does not load", where=str(path), received=repr(error)) from error
 
+    @classmethod
+    def of(cls, info: ModelInfo, model: Any) -> LoadedModel:
+        """A model that is in memory already: its card, and what MLflow's loader module gives."""
+        loaded = cls.__new__(cls)
+        loaded.info, loaded._model = info, model
+        return loaded
+
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Predicts.
 
@@ -166,3 +241,28 @@ class LoadedModel:
                 received=f"{len(predictions)} rows of {tuple(predictions.columns)}",
             )
         return predictions
+
+    def score(self, rows: pa.RecordBatch) -> npt.NDArray[Any] | None:
+        """Scores rows straight from Arrow: the same numbers as `predict`, without a detour over pandas.
+
+        Args:
+            rows: n rows with the raw columns of `info.columns`.
+
+        Returns:
+            Regression: [n]. Two classes: [n], the probability of the second. More: [n, classes]. None for a model that
+            takes frames alone.
+
+        Raises:
+            ContractError: Where the model answers with something else.
+        """
+        scorer = getattr(self._model, "score_columns", None)
+        if scorer is None:
+            return None
+        scores: npt.NDArray[Any] = scorer(rows)
+        count, classes = rows.num_rows, len(self.info.classes)
+        wanted = (count,) if classes <= 2 else (count, classes)
+        if scores.shape != wanted:
+            raise ContractError(
+                "the model's answer is not what its card says", allowed=f"scores of {wanted}", received=scores.shape
+            )
+        return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from pipeparts.runtime.errors import ContractError, InputError
 from pipeparts.runtime.files import read_json, write_json
 from pipeparts.runtime.params import Params
 from pipeparts.runtime.profiles import TopValue
+from pipeparts.runtime.state import document_name
 
 ColumnRole = Literal["feature", "prediction", "other"]
 ColumnKind = Literal["number", "category", "vector", "unsupported"]
@@ -61,8 +63,9 @@ class ColumnDrift(Params):
         drifted: Whether a limit was passed, and the difference is more than chance.
         score: How far it went: the greatest statistic as a multiple of its limit; columns are ranked by it.
         statistics: What was measured, by name: numbers have psi, jensen_shannon, kolmogorov_smirnov, wasserstein,
-            p_value, p_value_corrected; categories psi, jensen_shannon, chi_square, p_value, p_value_corrected; all have
-            missing_change. None where it is not defined on these rows.
+            outside_share (of the values, beyond the reference's range); categories psi, jensen_shannon, chi_square;
+            vectors distance, auc; all have missing_change. Tests have p_value, outside_p_value and missing_p_value,
+            and each of these with _corrected. None, or not there, where it is not defined on these rows.
         limits: Statistic to the limit that it was held against.
         exceeded: The statistics that passed their limits.
         reference_missing_share: Of the reference's rows.
@@ -100,7 +103,7 @@ class Drift(Params):
         findings: What the whole was held against: share_drifted, prediction_drift.
         share_drifted: The share of the compared features that drifted.
         columns: Each column, the one that went furthest first.
-        sample_rows: Rows of each side in the report that people read.
+        sample_rows: Most rows of a side in the report that people read.
     """
 
     format: Literal["pipeparts.drift/1"] = "pipeparts.drift/1"
@@ -129,10 +132,14 @@ class MeasuredSlice(Params):
 
     Attributes:
         name: The slice's column or columns ("origin", "origin+carrier"), or "window" for a window of time.
-        value: The value, or the window's start (ISO 8601).
+        value: The value, or the date that the window begins with (ISO 8601; "(missing)" for rows without a time).
         rows: Rows with a label.
         metrics: Metric to value; None where it is not defined on these rows.
         registered: The same at registration; empty where it is not known.
+        registered_rows: Rows that they were measured on.
+        interval: Of the metric that the model is judged by, on these rows; None where it has none.
+        loss: What that metric lost since registration, more is worse; None where it was not held against a limit.
+        exceeded: Whether the loss is beyond its limit, and no chance.
     """
 
     name: str
@@ -140,6 +147,10 @@ class MeasuredSlice(Params):
     rows: int
     metrics: dict[str, float | None]
     registered: dict[str, float | None] = {}
+    registered_rows: int = 0
+    interval: tuple[float, float] | None = None
+    loss: float | None = None
+    exceeded: bool = False
 
 
 class Performance(Params):
@@ -152,11 +163,15 @@ class Performance(Params):
         label: The label's column.
         metric: The metric that the model is judged by.
         batch: The rows that were predicted.
-        rows: Predicted rows.
+        rows: Rows that the model predicted.
         rows_labelled: Predicted rows whose label has arrived.
         rows_unmatched: Predicted rows that the table of labels does not have.
         labels_unmatched: Rows of the table of labels that were not predicted.
-        metrics: Metric to value, over all labelled rows.
+        rows_other_model: Rows of the table of predictions that other models made; nothing else counts them.
+        rows_without_prediction: Labelled rows without a usable prediction; the metrics leave them out.
+        interval: Of the metric that the model is judged by; None where it has none.
+        metrics: Metric to value, over all labelled rows; besides those of an evaluation the mean of what was predicted:
+            mean_probability, mean_confidence, or mean_prediction with mean_label.
         registered: The same at registration; empty where it is not known.
         registered_rows: Rows that they were measured on.
         windows: The same by window of time, the earliest first.
@@ -176,6 +191,9 @@ class Performance(Params):
     rows_labelled: int
     rows_unmatched: int = 0
     labels_unmatched: int = 0
+    rows_other_model: int = 0
+    rows_without_prediction: int = 0
+    interval: tuple[float, float] | None = None
     metrics: dict[str, float | None]
     registered: dict[str, float | None] = {}
     registered_rows: int = 0
@@ -198,7 +216,7 @@ class Decision(Params):
         batch: The fingerprint of the rows that were looked at.
         reasons: What speaks for it, then what held it back, a sentence each.
         triggers: What can call for a training: drift, performance, model_age_days.
-        guards: What can hold it back: labelled_rows, cool_down_days, patience.
+        guards: What can hold it back: rows, labelled_rows, require, patience, cool_down_days.
     """
 
     format: Literal["pipeparts.decision/1"] = "pipeparts.decision/1"
@@ -246,8 +264,19 @@ def read_report(kind: type[R], path: str | os.PathLike[str]) -> R:
         ) from error
 
 
+def history_name(model: str, reference: str = "") -> str:
+    """The name under which `State` keeps together what concerns a model: one for all versions of a registered model.
+
+    Args:
+        model: `models:/name/3`, a fingerprint, or "" where a table was the reference.
+        reference: That table's fingerprint.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)[/@].+", model)
+    return document_name(match[1] if match else model or f"table-{reference[:16]}")
+
+
 def parse_moment(text: str, *, parameter: str = "as_of") -> dt.datetime:
-    """A moment from ISO 8601; without a zone it is in UTC; empty: now.
+    """A moment from ISO 8601, to the second; without a zone it is in UTC; empty: now.
 
     Raises:
         InputError: For a text that is no moment.
@@ -255,17 +284,17 @@ def parse_moment(text: str, *, parameter: str = "as_of") -> dt.datetime:
     if not text.strip():
         return dt.datetime.now(dt.UTC).replace(microsecond=0)
     try:
-        moment = dt.datetime.fromisoformat(text.strip())
-    except ValueError:
+        moment = dt.datetime.fromisoformat(text.strip()).replace(microsecond=0)
+        return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
         raise InputError(
             "not a moment",
             parameter=parameter,
             allowed="ISO 8601, as 2026-11-01 or 2026-11-01T06:00:00Z",
             received=text,
         ) from None
-    return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def moment_text(moment: dt.datetime) -> str:
     """A moment as these reports write it: ISO 8601 in UTC, to the second."""
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

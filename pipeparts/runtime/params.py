@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import pydantic
 
@@ -76,8 +76,10 @@ def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], p
 def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
     """The field names of the (nested) model that a validation error points into."""
     current: Any = model
+    is_key = False
     for part in location:
-        fields = getattr(current, "model_fields", {})
+        fields = {} if is_key else getattr(current, "model_fields", {})
+        is_key = part in fields and _is_container(fields[part].annotation)
         if part in fields:
             current = fields[part].annotation
         # A dictionary's key, a list's index or a union's tag: look into the arguments of the type.
@@ -87,6 +89,12 @@ def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
         named = [m for m in models if m.__name__ == str(part)]
         current = (named or models or [current])[0]
     return sorted(getattr(current, "model_fields", {}))
+
+
+def _is_container(annotation: Any) -> bool:
+    """Whether what comes next in a place is a key or an index, which may be spelled like a field."""
+    parts = (annotation, *getattr(annotation, "__args__", ()))
+    return any(get_origin(part) in (dict, list, tuple) for part in parts)
 
 
 def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +56,9 @@ class _Column(Protocol):
         """Ends the gathering, and gives the fields of the column's profile."""
 
 
-def profile_of(table: Table, *, bins: int = DEFAULT_BINS, top: int = DEFAULT_TOP) -> Profile:
+def profile_of(
+    table: Table, *, columns: Sequence[str] | None = None, bins: int = DEFAULT_BINS, top: int = DEFAULT_TOP
+) -> Profile:
     """Profiles a table.
 
     One pass over the table; then another over those text columns alone that have more than `EXACT_VALUES` distinct
@@ -63,6 +66,7 @@ def profile_of(table: Table, *, bins: int = DEFAULT_BINS, top: int = DEFAULT_TOP
 
     Args:
         table: The table.
+        columns: The columns to profile, in this order; all where None.
         bins: The most buckets of a histogram in the profile.
         top: The most values that are listed with their counts.
 
@@ -70,21 +74,21 @@ def profile_of(table: Table, *, bins: int = DEFAULT_BINS, top: int = DEFAULT_TOP
         The profile: the same whatever the order of the rows, but for the last digits of moments.
     """
     limits = Limits(exact_values=EXACT_VALUES, buckets=BUCKETS, bins=bins, top=top)
-    names: list[str] = table.schema.names
-    columns = {name: _new_column(table.schema.field(name).type) for name in names}
+    names: list[str] = table.schema.names if columns is None else list(columns)
+    gathered = {name: _new_column(table.schema.field(name).type) for name in names}
     missing = dict.fromkeys(names, 0)
     seen, told = 0, time.monotonic()
-    for batch in table.batches(batch_rows=batch_rows(table)) if names else ():
+    for batch in table.batches(names, batch_rows=batch_rows(table)) if names else ():
         for name, values in zip(names, batch.columns, strict=True):
             missing[name] += values.null_count
             values = without_view(values)
-            columns[name].add(values.drop_null() if values.null_count else values)
+            gathered[name].add(values.drop_null() if values.null_count else values)
         seen += batch.num_rows
         if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
             logger.info("profiled %s of %s rows", f"{seen:,}", f"{table.rows:,}")
             told = time.monotonic()
     profiles = []
-    for name, column in columns.items():
+    for name, column in gathered.items():
         if isinstance(column, _TextColumn):
             _count_again(table, name, column, top)
         kind = table.schema.field(name).type

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Sequence
-from typing import Protocol
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeparts.runtime.errors import DataError, InputError
-from pipeparts.runtime.tables import Table
 
 #: Most values of a slice that are shown by themselves; the rest is one group.
 MOST_VALUES = 24
@@ -41,7 +42,18 @@ class Slicing:
     codes: npt.NDArray[np.int16]
 
 
-def parse_slices(slices: Sequence[str] | None, table: Table, *, parameter: str = "slices") -> tuple[str, ...]:
+class HasColumns(Protocol):
+    """What has columns to slice by: a `Table`, or two that are joined."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+
+    def require(self, columns: Sequence[str], *, parameter: str) -> None:
+        """Raises an InputError for the first column that is not there."""
+
+
+def parse_slices(slices: Sequence[str] | None, table: HasColumns, *, parameter: str = "slices") -> tuple[str, ...]:
     """Checks the slices that were asked for against the table's columns.
 
     Args:
@@ -88,25 +100,43 @@ class Slicer:
     Args:
         slices: The slices, checked by `parse_slices`.
         schema: The batches' schema.
+        known: Slice to its values in another table: a column of numbers that is a slice by itself goes into the same
+            buckets, and into one below and one above these.
     """
 
-    def __init__(self, slices: Sequence[str], schema: pa.Schema) -> None:
+    def __init__(
+        self, slices: Sequence[str], schema: pa.Schema, *, known: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        known = known or {}
         self._slices = tuple(slices)
         self.columns = list(dict.fromkeys(column for name in slices for column in columns_of(name)))
         self._gathered: dict[str, _Gathered] = {
-            column: _Numbers(schema.field(column).type) if _is_number(schema.field(column).type) else _Texts(column)
+            column: _Numbers(schema.field(column).type, _edges(known.get(column, ()), schema.field(column).type))
+            if _is_number(schema.field(column).type)
+            else _Texts(column)
             for column in self.columns
         }
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Adds a batch's rows."""
-        for column in self.columns:
+    def add(self, batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> None:
+        """Adds a batch's rows.
+
+        Args:
+            batch: The rows.
+            columns: The columns of the slices that these rows have; all of them where None.
+        """
+        for column in self.columns if columns is None else columns:
             self._gathered[column].add(batch.column(column))
 
-    def finish(self) -> tuple[Slicing, ...]:
-        """The slices of all rows; the columns' own values are let go."""
+    def finish(self, orders: Mapping[str, npt.NDArray[np.integer[Any]]] | None = None) -> tuple[Slicing, ...]:
+        """The slices of all rows; the columns' own values are let go.
+
+        Args:
+            orders: For a column whose rows came in another order: where the first row is, the second, and so on.
+        """
         coded = {column: gathered.finish() for column, gathered in self._gathered.items()}
         self._gathered = {}
+        for column, order in (orders or {}).items():
+            coded[column] = dataclasses.replace(coded[column], codes=coded[column].codes[order])
         return tuple(_slicing(name, [coded[column] for column in columns_of(name)]) for name in self._slices)
 
 
@@ -126,10 +156,16 @@ class _Gathered(Protocol):
 
 
 class _Numbers:
-    """A column of numbers or times: each value where they are few, buckets of equal row count where they are many."""
+    """A column of numbers or times: each value where they are few, buckets of equal row count where they are many.
 
-    def __init__(self, kind: pa.DataType) -> None:
+    Args:
+        kind: The column's type.
+        edges: The rising edges of buckets to use, whatever the values; empty: none.
+    """
+
+    def __init__(self, kind: pa.DataType, edges: Sequence[float] = ()) -> None:
         self._kind = kind
+        self._edges = np.array(edges, dtype=np.float64)
         self._parts: list[npt.NDArray[np.float64]] = []
 
     def add(self, values: pa.Array) -> None:
@@ -141,16 +177,20 @@ class _Numbers:
         missing = np.isnan(values)
         known = values[~missing]
         distinct = np.unique(known)
-        if len(distinct) <= MOST_VALUES:
+        if len(self._edges):
+            edges = self._edges
+            shown = [self._name(edge) for edge in edges]
+            # The last bucket has its upper edge too.
+            codes = np.searchsorted(edges, known, side="right") - (known == edges[-1])
+            names = [f"below {shown[0]}", *_bucket_names(shown), f"above {shown[-1]}"]
+        elif len(distinct) <= MOST_VALUES:
             codes = np.searchsorted(distinct, known)
             names = [self._name(value) for value in distinct]
         else:
             # Edges are values that occur: a bucket's name is then exact.
             edges = np.unique(np.quantile(known, np.linspace(0, 1, BUCKETS + 1), method="lower"))
             codes = np.minimum(np.searchsorted(edges, known, side="right") - 1, len(edges) - 2)
-            shown = [self._name(edge) for edge in edges]
-            names = [f"[{low}, {high})" for low, high in itertools.pairwise(shown)]
-            names[-1] = f"{names[-1][:-1]}]"
+            names = _bucket_names([self._name(edge) for edge in edges])
         all_codes = np.full(len(values), len(names), dtype=np.int32)
         all_codes[~missing] = codes
         return _Coded(all_codes, [*names, MISSING], in_order=True)
@@ -197,6 +237,33 @@ class _Texts:
         return _Coded(codes, names, in_order=False)
 
 
+def _bucket_names(edges: Sequence[str]) -> list[str]:
+    names = [f"[{low}, {high})" for low, high in itertools.pairwise(edges)]
+    names[-1] = f"{names[-1][:-1]}]"
+    return names
+
+
+def _edges(values: Sequence[str], kind: pa.DataType) -> list[float]:
+    """The edges of the buckets that names say, as numbers of a column of this type; empty where they say none."""
+    found = [re.fullmatch(r"\[(.+), (.+)([)\]])", value) for value in values if value not in (MISSING, OTHERS)]
+    buckets = [match for match in found if match]
+    if not buckets or len(buckets) < len(found) - 2:  # besides those below and above
+        return []
+    texts = [*(match[1] for match in buckets), buckets[-1][2]]
+    try:
+        if pa.types.is_temporal(kind):
+            edges = to_floats(pa.array(texts).cast(pa.timestamp("us")).cast(_without_zone(kind))).tolist()
+        else:
+            edges = [float(text) for text in texts]
+    except (pa.ArrowException, ValueError):
+        return []
+    return edges if all(low < high for low, high in itertools.pairwise(edges)) else []
+
+
+def _without_zone(kind: pa.DataType) -> pa.DataType:
+    return pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind
+
+
 def to_floats(values: pa.Array) -> npt.NDArray[np.float64]:
     """Numbers or times as 64-bit floats, missing ones as NaN."""
     kind = values.type
@@ -221,10 +288,16 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _slicing(name: str, columns: list[_Coded]) -> Slicing:
-    crossed = columns[0].codes.astype(np.int64)
+    crossed: npt.NDArray[np.integer[Any]] = columns[0].codes
     for column in columns[1:]:
-        crossed = crossed * len(column.names) + column.codes
-    distinct, codes, counts = np.unique(crossed, return_inverse=True, return_counts=True)
+        crossed = crossed.astype(np.int64) * len(column.names) + column.codes
+    possible = math.prod(len(column.names) for column in columns)
+    if possible > MOST_DISTINCT:
+        distinct, crossed, counts = np.unique(crossed, return_inverse=True, return_counts=True)
+    else:  # the same, without a sort of all rows
+        by_code = np.bincount(crossed, minlength=possible)
+        distinct = np.flatnonzero(by_code)
+        counts = by_code[distinct]
     labels = [_label(int(code), columns) for code in distinct]
     kept = sorted(range(len(distinct)), key=lambda i: (-int(counts[i]), labels[i]))[:MOST_VALUES]
     if len(columns) == 1 and columns[0].in_order:
@@ -233,7 +306,11 @@ def _slicing(name: str, columns: list[_Coded]) -> Slicing:
     final = np.full(len(distinct), len(kept), dtype=np.int16)
     final[kept] = np.arange(len(kept))
     values = [labels[i] for i in kept] + ([OTHERS] if len(kept) < len(distinct) else [])
-    return Slicing(name, tuple(values), final[codes])
+    if possible <= MOST_DISTINCT:
+        place = np.zeros(possible, dtype=np.int16)
+        place[distinct] = final
+        final = place
+    return Slicing(name, tuple(values), final[crossed])
 
 
 def _label(code: int, columns: Sequence[_Coded]) -> str:

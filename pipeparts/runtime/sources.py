@@ -112,14 +112,19 @@ def public_name(source: str) -> str:
 
 
 @contextlib.contextmanager
-def service_errors(source: str, *, parameter: str = "source") -> Iterator[None]:
+def service_errors(source: str, *, parameter: str = "source", action: str = "read") -> Iterator[None]:
     """Turns what the filesystems' clients raise into errors of this library."""
     try:
         yield
     except (PipepartsError, GeneratorExit, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise _explain(error, source, parameter) from error
+        raise _explain(error, source, parameter, action) from error
+
+
+def server_status(error: Exception) -> int | None:
+    """The status (404, 503) of the server's answer that an error of a filesystem's client carries, or None."""
+    return next((status for link in _chain(error) if (status := _status(link)) is not None), None)
 
 
 def _scheme(source: str, parameter: str) -> str:
@@ -138,6 +143,30 @@ def _scheme(source: str, parameter: str) -> str:
             hint=suggest(given, [*SCHEMES, *_ALIASES]),
         )
     return scheme
+
+
+def open_filesystem(address: str, *, parameter: str = "source") -> Any:
+    """The fsspec filesystem of an address: this library's own way for the schemes it reads from, fsspec's for others.
+
+    Raises:
+        InputError: For a scheme that is not known, or whose package is not installed.
+    """
+    given = address.partition("://")[0].lower()
+    scheme = _ALIASES.get(given, given)
+    if scheme in SCHEMES and scheme != "file":
+        return _filesystem(scheme)
+    import fsspec
+
+    try:
+        return fsspec.filesystem(scheme, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            "an address whose scheme is not known here",
+            parameter=parameter,
+            allowed=[*SCHEMES, *_ALIASES, "what fsspec has a package for"],
+            received=public_name(address),
+            hint=suggest(given, [*SCHEMES, *_ALIASES]) or " ".join(str(error).split()),
+        ) from error
 
 
 def _filesystem(scheme: str) -> Any:
@@ -277,11 +306,11 @@ _CREDENTIALS = {
 }
 
 
-def _explain(error: Exception, source: str, parameter: str) -> PipepartsError:
+def _explain(error: Exception, source: str, parameter: str, action: str) -> PipepartsError:
     scheme = source.partition("://")[0]
     chain = _chain(error)
     names = {type(link).__name__ for link in chain}
-    status = next((found for link in chain if (found := _status(link)) is not None), None)
+    status = server_status(error)
     kind: type[PipepartsError] = InputError
     hint = None
     # aiohttp's client errors stand behind fsspec's "file not found", whatever went wrong.
@@ -291,7 +320,7 @@ def _explain(error: Exception, source: str, parameter: str) -> PipepartsError:
         hint = f"looked in: {_CREDENTIALS.get(_ALIASES.get(scheme, scheme), 'the environment')}"
     elif isinstance(error, PermissionError) or status in (401, 403):
         headline = "access is denied"
-        hint = f"{'the credentials lack' if '://' in source else 'this user lacks'} the right to read it"
+        hint = f"{'the credentials lack' if '://' in source else 'this user lacks'} the right to {action} it"
     elif status == 404 or (isinstance(error, FileNotFoundError) and not unreachable and status is None):
         headline = "no such file"
     elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
@@ -301,7 +330,8 @@ def _explain(error: Exception, source: str, parameter: str) -> PipepartsError:
     elif status is not None:
         headline, kind = f"the server answered with status {status}", ServiceError
     else:
-        headline, kind = "the server does not answer" if "://" in source else "the file cannot be read", ServiceError
+        local = "the file cannot be read" if action == "read" else f"cannot {action} the file"
+        headline, kind = "the server does not answer" if "://" in source else local, ServiceError
     return kind(headline, parameter=parameter, where=public_name(source), received=_words(chain[-1], source), hint=hint)
 
 
@@ -317,10 +347,12 @@ def _status(error: BaseException) -> int | None:
     """The status of the server's answer that an error of aiohttp, botocore or gcsfs carries."""
     response = getattr(error, "response", None)
     facts = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    for status in (getattr(error, "status", None), getattr(error, "code", None), facts.get("HTTPStatusCode")):
+    for name in ("status", "code"):  # one after the other: aiohttp warns of its `code` where it has a `status`
+        status = getattr(error, name, None)
         if isinstance(status, int) and status >= 400:
             return status
-    return None
+    status = facts.get("HTTPStatusCode")
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def _words(error: BaseException, source: str) -> str:

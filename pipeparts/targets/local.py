@@ -23,6 +23,7 @@ from pipeparts import __version__, catalog, compiling
 from pipeparts.config import LocalConfig
 from pipeparts.errors import ContractError, InputError, suggest
 from pipeparts.runtime.files import write_json, write_text
+from pipeparts.runtime.state import ROOT_VARIABLE
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import RunResult, RunState
 from pipeparts.targets.local_record import RunRecord, failures
@@ -40,6 +41,7 @@ from pipeparts.targets.progress import NoProgress, Progress
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_RUN_GROUP = "PIPEPARTS_RUN_GROUP"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,6 +51,8 @@ def run(
     config: LocalConfig | None = None,
     *,
     progress: Progress | None = None,
+    run_id: str | None = None,
+    key: str = "",
 ) -> RunResult:
     """Runs a compiled pipeline, and waits for its end.
 
@@ -57,6 +61,8 @@ def run(
         arguments: The pipeline's parameters.
         config: Where and how; the defaults unless given.
         progress: Shows how it goes; nothing unless given.
+        run_id: A name that no other run has, of `new_run_id`; made unless given.
+        key: What the run is for, where it runs once alone (`local_once`); kept in its record.
 
     Returns:
         How the run ended: also where it failed or was interrupted.
@@ -70,9 +76,9 @@ def run(
     arguments = prepare_arguments(spec, arguments or {})
     interpreters = _interpreters(spec, config)
     images = step_images(spec, interpreters)
-    run_id = new_run_id(spec["pipelineInfo"]["name"])
+    run_id = run_id or new_run_id(spec["pipelineInfo"]["name"])
     local_spec, nodes = localize(spec, images=images, given=arguments, run_name=run_id)
-    root = _root(config)
+    root = root_folder(config)
     folder = root / "runs" / run_id
     folder.mkdir(parents=True)
     record = RunRecord(
@@ -87,6 +93,7 @@ def run(
         package_version=__version__,
         pipeline_hash=compiling.spec_hash(spec),
         arguments={**_defaults(spec), **arguments},
+        **({"key": key} if key else {}),
     )
     with _held(folder):
         record.write()
@@ -171,7 +178,8 @@ def _interpreters(spec: Spec, config: LocalConfig) -> dict[str, Path]:
     found = {family: config.python.get(family, Path(sys.executable)) for family in needed}
     known = {*needed, DEFAULT_FAMILY, *(entry.family for entry in catalog.components())} if config.python else set()
     for family, path in config.python.items():
-        if family not in known:
+        # In a step of a run the environment names that run's families as well.
+        if family not in known and _RUN_GROUP not in os.environ:
             raise InputError(
                 "an interpreter for an image family that does not exist",
                 parameter=f"python.{family}",
@@ -192,7 +200,19 @@ def _interpreters(spec: Spec, config: LocalConfig) -> dict[str, Path]:
     return found
 
 
-def _root(config: LocalConfig) -> Path:
+def _every_interpreter(config: LocalConfig) -> dict[str, Path]:
+    """The interpreters of the families that this pipeline does not need, and a run that it starts may."""
+    known = {DEFAULT_FAMILY, *(entry.family for entry in catalog.components())}
+    chosen = {family: config.python.get(family, Path(sys.executable)) for family in known}
+    return {family: Path(shutil.which(path) or path).absolute() for family, path in chosen.items()}
+
+
+def root_folder(config: LocalConfig) -> Path:
+    """The folder for runs and cache, made where it is not there.
+
+    Raises:
+        InputError: Where it cannot be written to.
+    """
     root = Path(config.root).expanduser().resolve()
     try:
         (root / "runs").mkdir(parents=True, exist_ok=True)
@@ -226,8 +246,12 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
         # Without a server, MLflow puts its files into ./mlruns of wherever the command was started.
         environment.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(root / "mlflow-artifacts"))
     environment.update(config.environment)
-    for family, interpreter in interpreters.items():
+    for family, interpreter in {**_every_interpreter(config), **interpreters}.items():
         environment[interpreter_variable(family)] = str(interpreter)
+    # A step that starts a run of its own does so with the same settings; and it is gone before the step has to be.
+    environment[ROOT_VARIABLE] = str(root)
+    environment["PIPEPARTS_CACHE"] = str(config.cache).lower()
+    environment["PIPEPARTS_STOP_SECONDS"] = str(config.stop_seconds / 2)
     # A source tree is importable in the steps too; an installed package is anyway.
     package = catalog.PACKAGE.parent
     if package.name not in ("site-packages", "dist-packages"):

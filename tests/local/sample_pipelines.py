@@ -6,6 +6,8 @@ from typing import NamedTuple, Optional
 
 from kfp import dsl
 
+from pipeparts.components import trigger_pipeline
+
 IMAGE = "pipeparts-python-data"
 
 
@@ -295,3 +297,11 @@ def demo(marks: str, path: str, seconds: float = 2.0) -> None:
             make(marks=marks, rows=n).after(waited)
         needed = need(path=path, marks=marks).after(waited)
         mark(marks=marks, name="later").after(needed)
+
+
+@dsl.pipeline(name="outer")
+def outer(pipeline: str, parameters: dict, key: str = "k1") -> str:
+    """Starts another pipeline."""
+    started = trigger_pipeline(pipeline=pipeline, parameters=parameters, key=key)
+    started.set_caching_options(False)
+    return started.outputs["Output"]

@@ -21,7 +21,8 @@ def split_table(
     """Splits a table into train, validation and test: disjoint, complete, the same on every run.
 
     `hash` puts a row where the hash of its key says, so that a row stays in its split when others are
-    added, and rows with equal keys stay together. `time` cuts at two times: train is the oldest.
+    added, and rows with equal keys stay together. `time` cuts at two times: train is the oldest; a
+    third time, the end, leaves out what came later, for a training as of a past day.
     `stratified` gives each value of one column the same share in every split.
 
     Args:
@@ -33,7 +34,8 @@ def split_table(
         fractions: The three shares, each from 0 to 1, together 1; 0.8, 0.1 and 0.1 unless given. time: the
             cuts fall where the counts come nearest to these shares; rows of the same time stay together.
         boundaries: time only, instead of fractions: the first time of validation and the first time of
-            test, as ISO texts ('2013-09-01', '2013-09-01T06:00:00'; UTC) or whole numbers.
+            test, as ISO texts ('2013-09-01', '2013-09-01T06:00:00'; UTC) or whole numbers. A third is the
+            end: rows from then on belong to none of the three tables (metadata: rows_after_the_end).
         stratify_by: stratified only: the column whose values are spread evenly; null counts as a value.
         salt: hash and stratified: any text; another text gives another, independent split.
 

@@ -45,7 +45,7 @@ class Rule(Protocol):
     """Says of each row which split it belongs to."""
 
     def assign(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
-        """0, 1 or 2 for each row; batches come in the table's order, each once."""
+        """0, 1 or 2 for each row, 3 for one in no split; batches come in the table's order, each once."""
 
     def describe(self) -> list[str]:
         """A phrase for each of the three splits."""
@@ -67,7 +67,7 @@ def split_table(
     stratify_by: str = "",
     salt: str = "",
 ) -> Splits:
-    """Splits a table into three disjoint tables that together hold each of its rows once.
+    """Splits a table into three disjoint tables that together hold each row once, up to the end if there is one.
 
     Memory: a few batches for `hash`; for `time` with fractions also 16 bytes for each distinct time;
     for `stratified` 16 kB for each value, and on disk 10 bytes for each row while it works.
@@ -80,7 +80,7 @@ def split_table(
         method: One of `METHODS`.
         columns: The key's columns, or the time column.
         fractions: Three shares that add to 1; `DEFAULT_FRACTIONS` where None.
-        boundaries: Two times, for the method `time`.
+        boundaries: Two times, for the method `time`; a third is the end, from which on rows are left out.
         stratify_by: The column whose values are spread evenly, for the method `stratified`.
         salt: Another salt gives another split, for the methods `hash` and `stratified`.
 
@@ -107,14 +107,16 @@ def split_table(
         ]
         _write(table, rule, writers)
         _check_rows(table, rule, writers, [None, None, None] if boundaries is not None else list(shares))
+        after_the_end = table.rows - sum(writer.rows for writer in writers)
         for name, writer, phrase in zip(SPLITS, writers, rule.describe(), strict=True):
             writer.extra = {
                 "split": name,
                 "method": method,
                 "rule": phrase,
-                "share": round(writer.rows / table.rows, 6),
+                "share": round(writer.rows / (table.rows - after_the_end), 6),
                 "split_of_rows": table.rows,
                 "split_of_fingerprint": table.info.fingerprint,
+                **({"rows_after_the_end": after_the_end} if boundaries is not None and len(boundaries) > 2 else {}),
             }
     return Splits(*(writer.info for writer in writers))
 
@@ -202,12 +204,16 @@ def _write(table: Table, rule: Rule, writers: list[TableWriter]) -> None:
         before, done = done, done + batch.num_rows
         if done // _PROGRESS_ROWS > before // _PROGRESS_ROWS:
             logger.info("split %s of %s rows", f"{done:,}", f"{table.rows:,}")
-    rows = ", ".join(f"{name} {writer.rows:,}" for name, writer in zip(SPLITS, writers, strict=True))
-    logger.info("split %s rows: %s", f"{table.rows:,}", rows)
+    logger.info("split %s rows: %s", f"{table.rows:,}", _said(table, writers))
+
+
+def _said(table: Table, writers: list[TableWriter]) -> str:
+    counts = [f"{name} {writer.rows:,}" for name, writer in zip(SPLITS, writers, strict=True)]
+    left = table.rows - sum(writer.rows for writer in writers)
+    return ", ".join([*counts, *([f"after the end {left:,}"] if left else [])])
 
 
 def _check_rows(table: Table, rule: Rule, writers: list[TableWriter], shares: list[float | None]) -> None:
-    rows = ", ".join(f"{name} {writer.rows:,}" for name, writer in zip(SPLITS, writers, strict=True))
     for name, writer, share in zip(SPLITS, writers, shares, strict=True):
         if writer.rows == 0 and share != 0:
             raise DataError(
@@ -215,7 +221,7 @@ def _check_rows(table: Table, rule: Rule, writers: list[TableWriter], shares: li
                 parameter="boundaries" if share is None else "fractions",
                 where=str(table.path),
                 allowed="one row or more in each split" + ("" if share is None else " whose fraction is not 0"),
-                received=f"{rows} of {table.rows:,} rows",
+                received=f"{_said(table, writers)} of {table.rows:,} rows",
                 hint=rule.why_empty(),
             )
 

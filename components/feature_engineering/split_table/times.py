@@ -1,8 +1,9 @@
-"""The method `time`: cuts at two times, given or found from the shares."""
+"""The method `time`: cuts at two times, given or found from the shares, and at a given end."""
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 from typing import Any
 
@@ -21,16 +22,16 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 class TimeRule:
-    """Rows before the first cut train, rows before the second validate, the rest tests.
+    """Rows before the first cut train, rows before the second validate, the rest tests, up to the end if there is one.
 
     Args:
         column: The column's name.
         kind: Its type.
-        cuts: The two cuts, as integers in the column's own unit.
+        cuts: The two cuts, and the end if there is one, as integers in the column's own unit.
         span: The earliest and latest time in the table, as integers.
     """
 
-    def __init__(self, column: str, kind: pa.DataType, cuts: tuple[int, int], span: tuple[int, int]) -> None:
+    def __init__(self, column: str, kind: pa.DataType, cuts: tuple[int, ...], span: tuple[int, int]) -> None:
         self._column = column
         self._kind = kind
         self._cuts = cuts
@@ -38,7 +39,7 @@ class TimeRule:
 
     @classmethod
     def find(cls, table: Table, column: str, boundaries: list[Any] | None, shares: tuple[float, float]) -> TimeRule:
-        """The rule for two boundaries, or else for the shares below each cut, after one pass over the column.
+        """The rule for two boundaries, or three, or else for the shares below each cut, after one pass.
 
         Raises:
             InputError: For a column that holds no times, and for boundaries that do not fit it.
@@ -53,23 +54,28 @@ class TimeRule:
         return cls(column, kind, times.cuts(shares) if given is None else given, span)
 
     def assign(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
-        """See `Rule`."""
+        """See `Rule`; 3, which is no split, from the end on."""
         values = _integers(batch.column(self._column))
-        codes = (values >= self._cuts[0]).astype(np.uint8)
-        codes += values >= self._cuts[1]
+        codes = np.zeros(len(values), np.uint8)
+        for cut in self._cuts:
+            codes += values >= cut
         return codes
 
     def describe(self) -> list[str]:
         """See `Rule`."""
-        first, second = (_text(cut, self._kind) for cut in self._cuts)
+        first, second, *end = (_text(cut, self._kind) for cut in self._cuts)
         name = self._column
-        return [f"{name} before {first}", f"{name} from {first} to before {second}", f"{name} from {second}"]
+        last = f"{name} from {second}" + "".join(f" to before {cut}" for cut in end)
+        return [f"{name} before {first}", f"{name} from {first} to before {second}", last]
 
     def why_empty(self) -> str:
         """See `Rule`."""
         first, last = (_text(value, self._kind) for value in self._span)
-        cuts = " and ".join(_text(cut, self._kind) for cut in self._cuts)
-        return f"{self._column!r} goes from {first} to {last}, and was cut at {cuts}; rows of one time stay together"
+        cuts = " and ".join(_text(cut, self._kind) for cut in self._cuts[:2])
+        end = "".join(f" up to {_text(cut, self._kind)}" for cut in self._cuts[2:])
+        return (
+            f"{self._column!r} goes from {first} to {last}, and was cut at {cuts}{end}; rows of one time stay together"
+        )
 
 
 class _Times:
@@ -152,19 +158,22 @@ def _integers(array: pa.Array) -> Integers:
     return values
 
 
-def _parse_boundaries(boundaries: Any, column: str, kind: pa.DataType) -> tuple[int, int]:
-    allowed = f"two {_boundary_form(kind)}, the earlier first"
-    if not isinstance(boundaries, (list, tuple)) or len(boundaries) != 2:
-        raise InputError("`boundaries` are not two", parameter="boundaries", allowed=allowed, received=boundaries)
-    first, second = (_parse_boundary(value, column, kind) for value in boundaries)
-    if first >= second:
+def _parse_boundaries(boundaries: Any, column: str, kind: pa.DataType) -> tuple[int, ...]:
+    allowed = f"two {_boundary_form(kind)}, the earlier first; a third is the end"
+    if not isinstance(boundaries, (list, tuple)) or len(boundaries) not in (2, 3):
         raise InputError(
-            "the boundaries are not in order",
-            parameter="boundaries",
-            allowed=allowed,
-            received=f"{boundaries[0]}, then {boundaries[1]}",
+            "`boundaries` are neither two nor three", parameter="boundaries", allowed=allowed, received=boundaries
         )
-    return first, second
+    cuts = tuple(_parse_boundary(value, column, kind) for value in boundaries)
+    for place, (earlier, later) in enumerate(itertools.pairwise(cuts)):
+        if earlier >= later:
+            raise InputError(
+                "the boundaries are not in order",
+                parameter="boundaries",
+                allowed=allowed,
+                received=f"{boundaries[place]}, then {boundaries[place + 1]}",
+            )
+    return cuts
 
 
 def _parse_boundary(value: Any, column: str, kind: pa.DataType) -> int:

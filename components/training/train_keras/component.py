@@ -44,7 +44,8 @@ def train_keras(
 
     Returns:
         model: An MLflow model folder that takes raw columns, with the transform inside. Its folder `savedmodel` is what
-            TF Serving and Vertex load.
+            TF Serving and Vertex load. What a drift report compares with travels in it: the training profile, a sample
+            of the training rows, and a profile and a sample of the predictions on the validation table.
         metrics: Losses and the main metrics on the validation table.
         page: Learning curves, the network and the hyperparameters.
 

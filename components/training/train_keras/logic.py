@@ -192,6 +192,7 @@ def train_keras(
         write=lambda folder: write_saved_model(folder / SAVED_MODEL_FOLDER, built, transform, target, info),
         requirements=["tensorflow"],
         table=train_table,
+        validation_table=validation_table,
         profile_path=profile_path,
     )
     write_json(metrics_path, metrics)

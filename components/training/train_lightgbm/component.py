@@ -42,7 +42,9 @@ def train_lightgbm(
         seed: Of everything random: the same seed, data and versions give the same model.
 
     Returns:
-        model: An MLflow model folder that takes raw columns, with the transform inside.
+        model: An MLflow model folder that takes raw columns, with the transform inside. What a drift report
+            compares with travels in it: the training profile, a sample of the training rows, and a profile and a
+            sample of the predictions on the validation table.
         metrics: Losses and the main metrics on the validation table.
         page: Learning curves, feature importance and the hyperparameters.
 

@@ -182,6 +182,7 @@ def train_lightgbm(
         write=lambda folder: (folder / MODEL_FILE).write_text(text, encoding="utf-8"),
         requirements=["lightgbm"],
         table=train_table,
+        validation_table=validation_table,
         profile_path=profile_path,
     )
     write_json(metrics_path, metrics)

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from pipeparts.components.validation.validate_model.bootstrap import Interval, gain_interval
+from pipeparts.runtime.bootstrap import Interval, gain_interval
 from pipeparts.components.validation.validate_model.page import Comparison, SliceComparison, write_page
-from pipeparts.runtime.errors import ContractError, DataError, InputError, PipepartsError, ServiceError
+from pipeparts.runtime.errors import ContractError, DataError, InputError, PipepartsError
 from pipeparts.runtime.evaluation import (
     Evaluation,
     Predictions,
@@ -31,6 +30,7 @@ from pipeparts.runtime.evaluation import (
 from pipeparts.runtime.metrics import METRICS, PRIMARY, Values, require_metric
 from pipeparts.runtime.models import LoadedModel, ModelInfo, read_model_info
 from pipeparts.runtime.params import Params, parse_params
+from pipeparts.runtime.registered_models import open_model
 from pipeparts.runtime.serving_check import ServingCheck
 from pipeparts.runtime.slices import parse_slices
 from pipeparts.runtime.tables import Table
@@ -259,17 +259,16 @@ def _threshold_check(name: str, value: float | None, bounds: Bounds) -> Check:
 @contextlib.contextmanager
 def _open_champion(champion: str, tracking_uri: str) -> Iterator[tuple[str, Path | None, str]]:
     """The champion's name, its folder for as long as the block lasts, and why there is none."""
-    match = re.fullmatch(r"models:/([^/@]+)/(\d+)", champion)
     if not champion:
         yield champion, None, ""
-    elif match:
-        with tempfile.TemporaryDirectory(prefix="champion-") as scratch:
+    elif re.fullmatch(r"models:/([^/@]+)/(\d+)", champion):
+        with contextlib.ExitStack() as stack:
+            folder, problem = None, ""
             try:
-                folder = _download(champion, match[1], match[2], tracking_uri, scratch)
+                folder = stack.enter_context(open_model(champion, tracking_uri, parameter="champion"))
             except ContractError as error:
-                yield champion, None, _text(error)
-            else:
-                yield champion, folder, ""
+                problem = _text(error)
+            yield champion, folder, problem
     elif ":/" not in champion and Path(champion).is_dir():
         yield champion, Path(champion), ""
     else:
@@ -280,58 +279,6 @@ def _open_champion(champion: str, tracking_uri: str) -> Iterator[tuple[str, Path
             received=champion,
             hint="find_champion_mlflow turns an alias into a version" if "@" in champion else None,
         )
-
-
-def _download(uri: str, name: str, version: str, tracking_uri: str, scratch: str) -> Path:
-    """Brings a model's version here.
-
-    Raises:
-        ContractError: Where there is none, or its files are gone.
-        ServiceError: Where the registry or the storage does not answer.
-    """
-    from pipeparts.runtime.mlflow_registry import connect
-
-    registry = connect(tracking_uri, create=False)
-    if registry is None or registry.version(name, version) is None:
-        raise ContractError("the registry has no such version", received=uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with registry.talking(f"download {uri}"):
-            try:
-                with _settings_of(registry.uri):
-                    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch)
-            except (MlflowException, OSError) as error:
-                if isinstance(error, FileNotFoundError) or "No such" in str(error) or "does not exist" in str(error):
-                    raise ContractError("the registry has the version, but not its files", received=uri) from error
-                raise
-    except OSError as error:
-        raise ServiceError("cannot download the champion", where=uri, received=str(error)) from error
-    if not (Path(folder) / "MLmodel").is_file():  # some stores give an empty folder for what is gone
-        raise ContractError("the registry has the version, but not its files", received=uri)
-    return Path(folder)
-
-
-@contextlib.contextmanager
-def _settings_of(uri: str) -> Iterator[None]:
-    """Points MLflow's own settings at a registry: a download ignores the one that it is given, for some stores."""
-    import mlflow
-
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)
-        mlflow.set_registry_uri(None)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _judge_champion(opened: tuple[str, Path | None, str], info: ModelInfo, table: Table, gate: Gate) -> _Champion:

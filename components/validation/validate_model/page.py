@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from pipeparts.components.validation.validate_model.bootstrap import Interval
+from pipeparts.runtime.bootstrap import Interval
 from pipeparts.runtime.evaluation import Evaluation
 from pipeparts.runtime.metrics import METRICS, Values, metric_names
 from pipeparts.runtime.pages import BLUE, GREEN, GREY, ORANGE, RED, Html, Page, new_figure

@@ -62,18 +62,26 @@ class ServedModel:
         """
         columns = {name: model_input[name] for name in self._check_columns(list(model_input.columns))}
         parts = [
-            self._score_rows({name: values.iloc[start : start + BATCH_ROWS] for name, values in columns.items()})
+            self.score_columns({name: values.iloc[start : start + BATCH_ROWS] for name, values in columns.items()})
             for start in range(0, max(1, len(model_input)), BATCH_ROWS)
         ]
         return self._frame(np.concatenate(parts), model_input.index)
 
+    def score_columns(self, columns: Any) -> npt.NDArray[Any]:
+        """Scores raw columns as they are, all rows at once: the way for batches that come as Arrow.
+
+        Args:
+            columns: The model's raw columns, of n values each, in any form that `Transform.apply` takes.
+
+        Returns:
+            What `score` gives.
+        """
+        features = self.transform.apply(columns)
+        return self.score(features.numeric, features.categories)
+
     def get_raw_model(self) -> ServedModel:
         """This model, without MLflow's wrapper and its checks of each value."""
         return self
-
-    def _score_rows(self, columns: Mapping[str, Any]) -> npt.NDArray[Any]:
-        features = self.transform.apply(columns)
-        return self.score(features.numeric, features.categories)
 
     def _check_columns(self, received: list[Any]) -> list[str]:
         for name in self.transform.columns:

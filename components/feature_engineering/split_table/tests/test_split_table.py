@@ -1,7 +1,9 @@
 """Tests of the logic of `split_table`."""
 
 import datetime as dt
+import itertools
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -163,6 +165,23 @@ def test_by_time_older_rows_train_and_newer_ones_test(flights, tmp_path):
     ]
 
 
+def test_rows_from_the_end_on_are_in_no_split(flights, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    whole = Table(flights)
+    boundaries = ["2013-07-01", "2013-08-01", "2013-09-01"]
+    split(flights, tmp_path, method="time", columns=["time_hour"], boundaries=boundaries)
+    tables = [Table(tmp_path / name) for name in ("train", "validation", "test")]
+    times = [table.read(["time_hour"])["time_hour"].cast("string").to_pylist() for table in tables]
+    everything = whole.read(["time_hour"])["time_hour"].cast("string").to_pylist()
+    assert sorted(itertools.chain(*times)) == sorted(time for time in everything if time < "2013-09-01")
+    assert max(times[2]) < "2013-09-01" <= max(everything)
+    left = whole.rows - sum(table.rows for table in tables)
+    assert {table.info.extra["rows_after_the_end"] for table in tables} == {left}
+    assert tables[2].info.extra["rule"] == "time_hour from 2013-08-01T00:00:00Z to before 2013-09-01T00:00:00Z"
+    assert sum(table.info.extra["share"] for table in tables) == pytest.approx(1, abs=2e-6)
+    assert f"test {tables[2].rows:,}, after the end {left:,}" in caplog.text
+
+
 TIMES = [
     (pa.date32(), [dt.date(2013, 1, d) for d in (1, 2, 3, 4)], ["2013-01-02", "2013-01-04"]),
     (pa.date64(), [dt.date(2013, 1, d) for d in (1, 2, 3, 4)], ["2013-01-02", "2013-01-04"]),
@@ -215,8 +234,10 @@ def test_null_times_are_an_error_that_counts_them(tmp_path):
         (["2013-09-01", "soon"], ["does not fit", "'soon'", "2013-09-01T06:00:00"]),
         (["2013-09-01", "2013-13-01"], ["does not fit", "month must be in 1..12"]),
         ([20130901, 20131101], ["does not fit", "20130901", "timestamp_utc"]),
-        (["2013-09-01"], ["are not two"]),
-        ("2013-09-01", ["are not two"]),
+        (["2013-09-01"], ["are neither two nor three"]),
+        ("2013-09-01", ["are neither two nor three"]),
+        (["2013-07-01", "2013-08-01", "2013-08-01"], ["not in order", "2013-08-01, then 2013-08-01"]),
+        (["2013-05-01", "2013-06-01", "2013-07-01", "2013-08-01"], ["are neither two nor three"]),
         ([None, "2013-09-01"], ["does not fit", "None"]),
     ],
 )
@@ -255,6 +276,41 @@ def test_boundaries_outside_the_data_say_what_the_data_spans(flights, tmp_path):
     assert "2013-01-01T" in error.facts["hint"]
     assert "cut at 2015-01-01" in error.facts["hint"]
     assert error.facts["received"] == "train 2,005, validation 0, test 0 of 2,005 rows"
+
+
+def test_an_end_after_all_rows_leaves_none_out(flights, tmp_path):
+    cuts = ["2013-09-01", "2013-11-01"]
+    split(flights, tmp_path / "without", method="time", columns=["time_hour"], boundaries=cuts)
+    split(flights, tmp_path, method="time", columns=["time_hour"], boundaries=[*cuts, "2014-06-01"])
+    assert rows(tmp_path) == rows(tmp_path / "without")
+    assert Table(tmp_path / "test").info.extra["rows_after_the_end"] == 0
+    assert "rows_after_the_end" not in Table(tmp_path / "without" / "test").info.extra
+
+
+def test_an_end_before_the_data_says_how_many_rows_came_after_it(flights, tmp_path):
+    boundaries = ["2012-01-01", "2012-06-01", "2013-01-01"]
+    error = fails(DataError, flights, tmp_path, method="time", columns=["time_hour"], boundaries=boundaries)
+    assert error.headline == "the train split has no rows"
+    assert error.facts["received"] == "train 0, validation 0, test 0, after the end 2,005 of 2,005 rows"
+    assert "cut at 2012-01-01T00:00:00Z and 2012-06-01T00:00:00Z up to 2013-01-01T00:00:00Z" in error.facts["hint"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    times=st.lists(st.integers(0, 9), min_size=1, max_size=60),
+    cuts=st.lists(st.integers(0, 11), min_size=3, max_size=3, unique=True).map(sorted),
+    batch_rows=st.integers(1, 20),
+)
+def test_up_to_the_end_no_row_is_lost_or_doubled(tmp_path, times, cuts, batch_rows):
+    table = write(tmp_path, batch_rows, time=pa.array(times), number=pa.array(range(len(times))))
+    try:
+        split(table, tmp_path, method="time", columns=["time"], boundaries=cuts)
+    except DataError:
+        return
+    parts = read(tmp_path, "number")
+    edges = zip([-1, *cuts[:2]], cuts, strict=True)
+    assert parts == [[n for n, time in enumerate(times) if low <= time < high] for low, high in edges]
+    assert Table(tmp_path / "train").info.extra["rows_after_the_end"] == sum(time >= cuts[2] for time in times)
 
 
 # ---- stratified

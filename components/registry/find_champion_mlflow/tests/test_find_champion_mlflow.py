@@ -48,6 +48,16 @@ def test_the_version_with_the_alias_is_the_champion(registry, model):
     assert find(model, registry.uri, alias="staging") == "models:/late/2"
 
 
+@pytest.mark.parametrize(("alias", "fingerprint"), [("tagged", "44" * 16), ("untagged", None)])
+def test_without_a_model_it_is_the_version_with_the_alias(registry, alias, fingerprint):
+    tags = {mlflow_registry.TAG_COMPARED_WITH: "models:/late/1"}
+    if fingerprint:
+        tags[mlflow_registry.TAG_MODEL_FINGERPRINT] = fingerprint
+    version = registry.client.create_model_version("late", source="file:///nowhere", tags=tags).version
+    registry.client.set_registered_model_alias("late", alias, version)
+    assert find(None, registry.uri, alias=alias) == f"models:/late/{version}"
+
+
 @pytest.mark.parametrize("arguments", [{"model_name": "other"}, {"model_name": "empty"}, {"alias": "nobody"}])
 def test_where_there_is_no_champion_the_answer_is_empty(registry, model, arguments):
     assert find(model, registry.uri, **arguments) == ""

@@ -17,7 +17,9 @@ import pytest
 from pipeparts.components.training.train_keras.logic import train_keras
 from pipeparts.errors import DataError, InputError
 from pipeparts.runtime.files import write_json
-from pipeparts.runtime.models import LoadedModel, read_model_info
+from pipeparts.runtime.models import REFERENCE_FILES, LoadedModel, read_model_info, read_reference
+from pipeparts.runtime.profiles import write_profile
+from pipeparts.runtime.profiling import profile_of
 from pipeparts.runtime.serving.features import Category, Numeric, Time
 from pipeparts.runtime.serving.transform import Transform
 from pipeparts.runtime.tables import Table, write_table
@@ -50,7 +52,7 @@ def make_inputs(folder):
         ],
     )
     write_json(folder / "transform.json", transform.as_dict())
-    write_json(folder / "profile.json", {"format": "pipeparts.profile/1", "columns": {}})
+    write_profile(folder / "profile.json", profile_of(Table(folder / "train")))
     return folder
 
 
@@ -132,12 +134,31 @@ def test_the_card_and_the_page(inputs, trained):
     assert "epoch" in page
 
 
+def test_the_model_carries_the_training_rows_and_its_predictions(inputs, trained):
+    _, folder = trained
+    reference = read_reference(folder / "model")
+    columns = [*COLUMNS, "late"]
+    training = Table(inputs / "train").read(columns)
+    assert sorted(map(repr, reference.sample.to_pylist())) == sorted(map(repr, training.to_pylist()))
+    rows = Table(inputs / "validation").read()
+    assert rows["late"].null_count > 0
+    predicted = LoadedModel(folder / "model").predict(rows.to_pandas())
+    assert sorted(reference.prediction_sample["prediction"].to_pylist()) == sorted(predicted["prediction"])
+    probabilities = np.sort(reference.prediction_sample["probability"].to_numpy())
+    assert np.allclose(probabilities, np.sort(predicted["probability"]), atol=1e-6)
+    profile = reference.prediction_profile
+    assert profile.rows == rows.num_rows
+    assert profile.column("probability").numbers.mean == pytest.approx(predicted["probability"].mean(), abs=1e-6)
+
+
 def test_same_seed_same_model_and_another_seed_another(inputs, trained, tmp_path):
     result, folder = trained
     again = train(inputs, tmp_path)
     assert again.info.fingerprint == result.info.fingerprint
     assert (tmp_path / "page.html").read_bytes() == (folder / "page.html").read_bytes()
     assert (tmp_path / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+    for name in REFERENCE_FILES:
+        assert (tmp_path / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
     assert train(inputs, tmp_path, seed=1).info.fingerprint != result.info.fingerprint
 
 

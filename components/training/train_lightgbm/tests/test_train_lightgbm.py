@@ -19,7 +19,10 @@ from pipeparts.components.training.train_lightgbm.logic import train_lightgbm
 from pipeparts.errors import ContractError, DataError, InputError
 from pipeparts.runtime import training
 from pipeparts.runtime.files import read_json, write_json
-from pipeparts.runtime.models import LoadedModel, read_model_info
+from pipeparts.runtime.models import REFERENCE_FILES, LoadedModel, read_model_info, read_reference
+from pipeparts.runtime.profiles import write_profile
+from pipeparts.runtime.profiling import profile_of
+from pipeparts.runtime.sampling import sample_table
 from pipeparts.runtime.serving.features import Category, Numeric, Time
 from pipeparts.runtime.serving.transform import Transform
 from pipeparts.runtime.tables import Table, write_table
@@ -69,7 +72,7 @@ def inputs(tmp_path_factory):
     write_table(folder / "train", rows.filter(pc.less_equal(month, 8)), source="tests/data/flights.csv")
     write_table(folder / "validation", rows.filter(pc.greater(month, 8)), source="tests/data/flights.csv")
     write_json(folder / "transform.json", make_transform(rows).as_dict())
-    write_json(folder / "profile.json", {"format": "pipeparts.profile/1", "columns": {}})
+    write_profile(folder / "profile.json", profile_of(Table(folder / "train")))
     return folder
 
 
@@ -141,6 +144,58 @@ def test_the_metrics_are_those_of_the_written_model(inputs, trained):
     truth = rows["late"].to_numpy()
     assert roc_auc_score(truth, predicted) == pytest.approx(result.metrics["validation_roc_auc"], rel=1e-5)
     assert brier_score_loss(truth, predicted) == pytest.approx(result.metrics["validation_brier"], rel=1e-5)
+
+
+def sorted_rows(rows):
+    return sorted(map(repr, rows.to_pylist()))
+
+
+def test_the_model_carries_the_training_rows_and_its_predictions(inputs, trained, tmp_path):
+    _, folder = trained
+    reference = read_reference(folder / "model")
+    columns = [*COLUMNS, "late"]
+    assert reference.sample.column_names == columns
+    assert sorted_rows(reference.sample) == sorted_rows(Table(inputs / "train").read(columns))
+    rows = Table(inputs / "validation").read()
+    assert rows["late"].null_count > 0
+    predictions = pa.Table.from_pandas(LoadedModel(folder / "model").predict(rows.to_pandas()), preserve_index=False)
+    assert sorted_rows(reference.prediction_sample) == sorted_rows(predictions)
+    made = profile_of(Table(write_predictions(tmp_path / "predictions", predictions)))
+    assert reference.prediction_profile.names == list(read_model_info(folder / "model").prediction_columns)
+    assert reference.prediction_profile.columns == made.columns
+    assert reference.prediction_profile.fingerprint == made.fingerprint
+    assert reference.prediction_profile.source == (
+        "the model's predictions on its validation table (tests/data/flights.csv)"
+    )
+
+
+def write_predictions(path, rows):
+    write_table(path, rows.replace_schema_metadata(None), source="a test")
+    return path
+
+
+def test_of_many_rows_it_carries_a_sample(inputs, tmp_path, monkeypatch):
+    from pipeparts.runtime import references
+
+    monkeypatch.setattr(references, "REFERENCE_ROWS", 50)
+    train(inputs, tmp_path)
+    reference = read_reference(tmp_path / "model")
+    assert reference.sample.equals(sample_table(Table(inputs / "train"), 50, [*COLUMNS, "late"]))
+    assert reference.prediction_sample.num_rows == 50
+    assert reference.prediction_profile.rows == Table(inputs / "validation").rows
+
+
+def test_a_model_of_an_earlier_release_loads_and_serves(inputs, trained, tmp_path):
+    _, folder = trained
+    shutil.copytree(folder / "model", tmp_path / "model")
+    for name in REFERENCE_FILES[1:]:
+        (tmp_path / "model" / name).unlink()
+    rows = Table(inputs / "validation").read().to_pandas()
+    one, other = (LoadedModel(place / "model").predict(rows) for place in (folder, tmp_path))
+    assert one.equals(other)
+    reference = read_reference(tmp_path / "model")
+    assert reference.profile.rows == Table(inputs / "train").rows
+    assert (reference.prediction_profile, reference.sample, reference.prediction_sample) == (None, None, None)
 
 
 def digests(folder):
@@ -243,6 +298,11 @@ def test_more_than_two_classes(inputs, tmp_path):
     assert np.allclose(shares.sum(axis=1), 1)
     assert set(predictions["prediction"]) <= {"EWR", "JFK", "LGA"}
     assert result.metrics["validation_accuracy"] > 0.4
+    reference = read_reference(tmp_path / "model")
+    assert reference.prediction_profile.names == list(predictions.columns)
+    assert reference.prediction_sample["prediction"].type == pa.string()
+    counts = reference.prediction_profile.column("prediction").top.counts()
+    assert counts == predictions["prediction"].value_counts().to_dict()
 
 
 def test_regression_predicts_in_the_labels_unit(inputs, tmp_path):
@@ -253,6 +313,8 @@ def test_regression_predicts_in_the_labels_unit(inputs, tmp_path):
     assert float(np.sqrt((off**2).mean())) == pytest.approx(result.metrics["validation_rmse"], rel=1e-4)
     assert result.metrics["validation_r2"] > 0.5
     assert result.info.classes == ()
+    carried = read_reference(tmp_path / "model").prediction_profile.column("prediction").numbers
+    assert (carried.minimum, carried.maximum) == (predicted.min(), predicted.max())
 
 
 def test_weights_move_the_probabilities(inputs, trained, tmp_path):

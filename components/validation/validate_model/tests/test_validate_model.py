@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeparts.components.validation.evaluate_model.logic import evaluate_model
 from pipeparts.components.validation.validate_model import logic
-from pipeparts.components.validation.validate_model.bootstrap import gain_interval, poisson_weights, statistic
+from pipeparts.runtime.bootstrap import gain_interval, poisson_weights, statistic
 from pipeparts.errors import ContractError, InputError, ServiceError
 from pipeparts.runtime.evaluation import Predictions, metrics_of
 from pipeparts.runtime.metrics import metric_names

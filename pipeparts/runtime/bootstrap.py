@@ -1,10 +1,10 @@
-"""The paired bootstrap: how far the difference of two models on the same rows could be chance.
+"""The bootstrap: how far a metric, or the difference of two models on the same rows, could be chance.
 
 Each row gets a Poisson(1) weight, which is resampling with replacement but for the total (Hanley and MacGibbon,
 "Creating non-parametric bootstrap samples using Poisson frequencies", 2006; Chamandy et al., "Estimating
-Uncertainty for Massive Data Streams", 2012). Both models get the same weights. Scores are sorted once, before; a
-replicate of a metric is then a weighted sum or a running sum. Beyond a bound on the rows it is the m out of n
-bootstrap, scaled by sqrt(m / n) (Bickel, Götze and van Zwet, 1997).
+Uncertainty for Massive Data Streams", 2012). Two models get the same weights: the paired bootstrap. Scores are
+sorted once, before; a replicate of a metric is then a weighted sum or a running sum. Beyond a bound on the rows it is
+the m out of n bootstrap, scaled by sqrt(m / n) (Bickel, Götze and van Zwet, 1997).
 """
 
 from __future__ import annotations
@@ -83,13 +83,8 @@ def gain_interval(
         shrink = math.sqrt(most_rows / rows)
         rows = most_rows
     first, second = statistic(metric, challenger, threshold), statistic(metric, champion, threshold)
-    gains = np.empty(samples)
-    block = max(1, _BLOCK_CELLS // rows)
-    for start in range(0, samples, block):
-        weights = poisson_weights(generator, min(block, samples - start), rows)
-        gains[start : start + len(weights)] = scale * (first(weights) - second(weights))
-    gains = gains[np.isfinite(gains)]
-    if len(gains) < max(1, samples // 2):
+    gains = _replicates(lambda weights: scale * (first(weights) - second(weights)), generator, samples, rows)
+    if gains is None:
         return None
     if shrink < 1.0:
         whole = np.ones((1, rows), dtype=np.uint8)
@@ -97,6 +92,52 @@ def gain_interval(
         gains = estimate + shrink * (gains - centre)
     low, high = (float(v) for v in np.quantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2]))
     return Interval(estimate, low, high)
+
+
+def standard_error(
+    metric: str,
+    predictions: Predictions,
+    *,
+    threshold: float,
+    samples: int,
+    seed: tuple[int, ...],
+    most_rows: int,
+) -> float | None:
+    """The standard error of a metric: the spread of its bootstrap replicates.
+
+    Args:
+        metric: The metric's name; one of which more or less is better.
+        predictions: n rows, all of them usable.
+        threshold: The probability from which the positive class is predicted.
+        samples: Replicates; 200 are enough for a standard error (Efron and Tibshirani, "An Introduction to the
+            Bootstrap", 1993, section 6.4).
+        seed: Of the weights.
+        most_rows: Rows to resample at most.
+
+    Returns:
+        The standard error; None where the metric is not defined in most replicates (too few rows of a class).
+    """
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    rows = len(predictions.labels)
+    shrink = 1.0
+    if rows > most_rows:
+        predictions = predictions.take(np.sort(generator.choice(rows, most_rows, replace=False)))
+        shrink, rows = math.sqrt(most_rows / rows), most_rows
+    if not rows:
+        return None
+    values = _replicates(statistic(metric, predictions, threshold), generator, samples, rows)
+    return None if values is None else shrink * float(values.std(ddof=1))
+
+
+def _replicates(measure: Statistic, generator: np.random.Generator, samples: int, rows: int) -> Floats | None:
+    """The replicates that are defined, or None where fewer than half are."""
+    values = np.empty(samples)
+    block = max(1, _BLOCK_CELLS // rows)
+    for start in range(0, samples, block):
+        weights = poisson_weights(generator, min(block, samples - start), rows)
+        values[start : start + len(weights)] = measure(weights)
+    values = values[np.isfinite(values)]
+    return values if len(values) >= max(2, samples // 2) else None
 
 
 def poisson_weights(generator: np.random.Generator, samples: int, rows: int) -> npt.NDArray[np.uint8]:

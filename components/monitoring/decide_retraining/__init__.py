@@ -1,0 +1,1 @@
+"""Decides whether a model is to be trained again, and says why."""

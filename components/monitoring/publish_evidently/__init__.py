@@ -1,0 +1,1 @@
+"""Adds Evidently's report to an Evidently workspace, where its own UI shows the history."""

@@ -1,0 +1,1 @@
+"""Publishes drift, performance and decisions as metrics, through a Prometheus Pushgateway."""

@@ -1,0 +1,1 @@
+"""Adds a batch to the monitoring history, and draws all batches side by side."""

@@ -1,0 +1,1 @@
+"""Predicting batches with a model, and delivering what it predicts."""

@@ -1,0 +1,1 @@
+"""Predicts a batch with the champion, and delivers the predictions."""

@@ -1,0 +1,198 @@
+"""Submission to Vertex AI: Google's own client against the service on loopback, with what goes wrong between them."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeparts.config import VertexConfig
+from pipeparts.errors import InputError, ServiceError
+from pipeparts.targets import vertex as target
+from pipeparts.targets.base import RemoteRun
+from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer
+
+RUNNING, SUCCEEDED, FAILED, CANCELLED = (
+    f"PIPELINE_STATE_{name}" for name in ("RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
+)
+Code = grpc.StatusCode
+
+
+class Submitter:
+    """Submits the same pipeline to the server, with settings of the test's own."""
+
+    def __init__(self, server: VertexServer, spec: dict[str, Any], arguments: dict[str, Any]) -> None:
+        self.server, self.spec, self.arguments = server, spec, arguments
+
+    def __call__(self, key: str = "d1", *, wait: bool = False, **settings: Any) -> RemoteRun:
+        defaults: dict[str, Any] = {
+            "project": PROJECT,
+            "location": LOCATION,
+            "pipeline_root": f"gs://{BUCKET}/root",
+            "endpoint": self.server.endpoint,
+            "registry": "reg.example.org/ml",
+            "poll_seconds": 0.01,
+            "request_seconds": 5.0,
+        }
+        return target.submit(self.spec, self.arguments, VertexConfig(**{**defaults, **settings}), key=key, wait=wait)
+
+
+@pytest.fixture
+def submit(
+    vertex: VertexServer, spec: dict[str, Any], arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Submitter:
+    monkeypatch.setattr(target, "_ATTEMPT_PAUSES", (0.0, 0.05))
+    return Submitter(vertex, spec, arguments)
+
+
+def test_a_run_is_started_with_all_that_was_said(submit: Submitter, vertex: VertexServer) -> None:
+    vertex.states = [RUNNING]
+    run = submit(service_account="runner@example.org")
+    (job,) = vertex.jobs.values()
+    assert run == RemoteRun(
+        platform="vertex",
+        run_id="train-and-register-d1",
+        pipeline="train-and-register",
+        key="d1",
+        state="running",
+        link="https://console.cloud.google.com/vertex-ai/locations/europe-west4/pipelines/runs/"
+        f"train-and-register-d1?project={PROJECT}",
+    )
+    assert job.name == f"projects/{PROJECT}/locations/{LOCATION}/pipelineJobs/train-and-register-d1"
+    assert job.display_name == "train-and-register-d1"
+    assert job.service_account == "runner@example.org"
+    assert job.runtime_config.gcs_output_directory == f"gs://{BUCKET}/root"
+    sent = job.runtime_config.parameter_values
+    assert dict(sent["features"]) == {"carrier": "category", "temp": "numeric"}
+    assert sent["seed"] == 7
+    assert sent["source_version"]
+    images = {e["container"]["image"] for e in job.pipeline_spec["deploymentSpec"]["executors"].values()}
+    assert all(image.startswith("reg.example.org/ml/pipeparts-python-") for image in images)
+
+
+def test_a_key_starts_one_run(submit: Submitter, vertex: VertexServer) -> None:
+    vertex.states = [RUNNING, RUNNING, SUCCEEDED]
+    first, second, third = submit(), submit(), submit()
+    assert first.run_id == second.run_id == third.run_id
+    assert [run.new for run in (first, second, third)] == [True, False, False]
+    assert [run.state for run in (first, second, third)] == ["running", "running", "succeeded"]
+    assert submit("d2").run_id == "train-and-register-d2"
+    assert len(vertex.jobs) == 2
+
+
+@pytest.mark.parametrize("state", [FAILED, CANCELLED])
+def test_a_run_that_came_to_nothing_is_followed_by_another(submit: Submitter, vertex: VertexServer, state: str) -> None:
+    vertex.states = [state]
+    assert submit().run_id == "train-and-register-d1"
+    assert submit().run_id == "train-and-register-d1-2"
+    vertex.states = [RUNNING]
+    third = submit()
+    assert third.run_id == "train-and-register-d1-3"
+    assert submit().run_id == third.run_id
+    assert len(vertex.jobs) == 3
+
+
+def test_waiting_for_the_end(submit: Submitter, vertex: VertexServer) -> None:
+    vertex.states = ["PIPELINE_STATE_QUEUED", RUNNING, "PIPELINE_STATE_PAUSED", SUCCEEDED]
+    assert submit(wait=True).state == "succeeded"
+    vertex.states = [RUNNING, FAILED]
+    vertex.error = "the gate did not pass"
+    run = submit("d2", wait=True)
+    assert (run.state, run.error) == ("failed", "the gate did not pass")
+    vertex.states = [RUNNING]
+    with pytest.raises(ServiceError, match="the run has not ended in time; it goes on"):
+        submit("d3", wait=True, wait_seconds=0.1)
+
+
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN, Code.DEADLINE_EXCEEDED])
+def test_a_lost_answer_starts_no_second_run(submit: Submitter, vertex: VertexServer, code: grpc.StatusCode) -> None:
+    vertex.states = [RUNNING]
+    vertex.fail("CreatePipelineJob", code, served=True)
+    run = submit()
+    assert run.new
+    assert [job.rpartition("/")[2] for job in vertex.jobs] == ["train-and-register-d1"]
+    assert not submit().new
+    assert len(vertex.jobs) == 1
+
+
+def test_a_lost_answer_and_then_silence(submit: Submitter, vertex: VertexServer) -> None:
+    vertex.states = [RUNNING]
+    vertex.fail("CreatePipelineJob", Code.UNAVAILABLE, served=True)
+    vertex.fail("CreatePipelineJob", Code.UNAVAILABLE, times=2)
+    with pytest.raises(ServiceError, match="cannot start the run on Vertex AI") as caught:
+        submit()
+    assert caught.value.retryable
+    assert caught.value.facts["received"] == "ServiceUnavailable: fault UNAVAILABLE"
+    assert not submit().new
+    assert len(vertex.jobs) == 1
+
+
+def test_a_service_that_keeps_silent(submit: Submitter, vertex: VertexServer) -> None:
+    vertex.states = [RUNNING]
+    vertex.fail("CreatePipelineJob", Code.UNAVAILABLE, served=True, hang_seconds=1.0)
+    started = time.monotonic()
+    run = submit(request_seconds=0.3)
+    assert time.monotonic() - started < 3
+    assert run.run_id == "train-and-register-d1"
+    assert len(vertex.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "headline"),
+    [
+        (Code.UNAUTHENTICATED, "cannot start the run on Vertex AI: access is denied"),
+        (Code.PERMISSION_DENIED, "cannot start the run on Vertex AI: access is denied"),
+        (Code.NOT_FOUND, "cannot start the run on Vertex AI"),
+        (Code.INVALID_ARGUMENT, "cannot start the run on Vertex AI"),
+    ],
+)
+def test_what_no_retry_mends(submit: Submitter, vertex: VertexServer, code: grpc.StatusCode, headline: str) -> None:
+    vertex.fail("CreatePipelineJob", code)
+    with pytest.raises(InputError) as caught:
+        submit()
+    assert caught.value.headline == headline
+    assert caught.value.facts["where"] == f"project {PROJECT}, location {LOCATION}"
+    assert f"fault {code.name}" in caught.value.facts["received"]
+    assert vertex.calls == ["CreatePipelineJob"]
+
+
+def test_another_project_and_another_bucket(submit: Submitter) -> None:
+    with pytest.raises(InputError, match="access is denied"):
+        submit(project="somebody-elses")
+    with pytest.raises(InputError, match="cannot start the run") as caught:
+        submit(pipeline_root="gs://another/root")
+    assert "Invalid GCS path" in caught.value.facts["received"]
+
+
+def test_no_credentials(submit: Submitter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
+    from google.cloud import aiplatform
+
+    aiplatform.initializer.global_config._credentials = None
+    with pytest.raises(InputError, match="no Google credentials were found"):
+        submit()
+
+
+def test_nothing_is_sent_that_is_wrong(submit: Submitter, vertex: VertexServer) -> None:
+    with pytest.raises(InputError, match="no images are set for them"):
+        submit(registry="")
+    submit.arguments["seed"] = "seven"
+    with pytest.raises(InputError, match="parameter 'seed' has a value of the wrong type"):
+        submit()
+    assert not vertex.calls
+
+
+KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._=+@-]{0,127}", fullmatch=True)
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9-]{0,127}", fullmatch=True), KEYS, KEYS, st.integers(1, 50))
+def test_ids_of_jobs(pipeline: str, key: str, other: str, number: int) -> None:
+    identifier = target.job_id(pipeline, key, number)
+    assert re.fullmatch(r"[a-z][-a-z0-9]{0,127}", identifier)
+    assert identifier == target.job_id(pipeline, key, number)
+    assert (target.job_id(pipeline, key) == target.job_id(pipeline, other)) == (key == other)

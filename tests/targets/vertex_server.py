@@ -1,0 +1,235 @@
+"""Vertex AI's PipelineService on loopback: gRPC over TLS, in the aiplatform package's own messages.
+
+Google's own client talks to it unchanged: it trusts the server's certificate and has an account's key through
+environment variables alone, so the same server serves tests in this process and commands in others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import ipaddress
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.cloud.aiplatform_v1 import types
+from google.protobuf import json_format
+from google.rpc import status_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+PROJECT = "loopback-project"
+LOCATION = "europe-west4"
+BUCKET = "loopback-bucket"
+
+_SERVICE = "google.cloud.aiplatform.v1.PipelineService"
+_JOB_ID = re.compile(r"^[a-z][-a-z0-9]{0,127}$")
+_PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
+_ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
+
+
+@dataclasses.dataclass
+class Fault:
+    """What goes wrong with the next calls of a method.
+
+    Attributes:
+        method: Its name, "CreatePipelineJob".
+        code: The status of the answer.
+        served: Whether the call is carried out first: a job may be made, and the answer lost.
+        hang_seconds: How long the server keeps silent before.
+        times: How many calls.
+    """
+
+    method: str
+    code: grpc.StatusCode
+    served: bool = False
+    hang_seconds: float = 0.0
+    times: int = 1
+
+
+class VertexServer:
+    """The state of the service, and what tests ask of it.
+
+    Attributes:
+        endpoint: The address of the API.
+        environment: What a client needs in its environment.
+        states: What a job's state is, look by look; the last stays.
+        error: The error's message of a job that fails.
+        jobs: By name, as the API gives them.
+        calls: Each call's method, in order.
+        faults: What goes wrong, the first that fits first.
+    """
+
+    def __init__(self) -> None:
+        self.endpoint = ""
+        self.environment: dict[str, str] = {}
+        self.states = ["PIPELINE_STATE_SUCCEEDED"]
+        self.error = ""
+        self.jobs: dict[str, types.PipelineJob] = {}
+        self.calls: list[str] = []
+        self.faults: list[Fault] = []
+        self.lock = threading.RLock()
+        self._looks: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """Forgets everything: one server serves a session of tests."""
+        self.__dict__.update({**VertexServer().__dict__, "endpoint": self.endpoint, "environment": self.environment})
+
+    def fail(self, method: str, code: grpc.StatusCode, **how: Any) -> None:
+        """Lets calls go wrong."""
+        self.faults.append(Fault(method, code, **how))
+
+    def methods(self) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
+        """Each method of the service that is spoken: what does it, and the messages in and out."""
+        return {
+            "CreatePipelineJob": (self._create, types.CreatePipelineJobRequest, types.PipelineJob),
+            "GetPipelineJob": (self._get, types.GetPipelineJobRequest, types.PipelineJob),
+            "ListPipelineJobs": (self._list, types.ListPipelineJobsRequest, types.ListPipelineJobsResponse),
+        }
+
+    def serve(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        """Carries out a call, or lets it go wrong."""
+        with self.lock:
+            self.calls.append(method)
+            fault = next((f for f in self.faults if f.times > 0 and f.method == method), None)
+            if fault is not None:
+                fault.times -= 1
+        metadata = dict(context.invocation_metadata())
+        if not str(metadata.get("authorization", "")).startswith("Bearer "):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request is missing required authentication credential.")
+        if fault is not None and not fault.served:
+            time.sleep(fault.hang_seconds)
+            context.abort(fault.code, f"fault {fault.code.name}")
+        with self.lock:
+            answer = self.methods()[method][0](request, context)
+        if fault is not None:
+            time.sleep(fault.hang_seconds)
+            context.abort(fault.code, f"fault {fault.code.name}")
+        return answer
+
+    def _create(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.parent != _PARENT:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"Permission denied on resource {request.parent}.")
+        if not _JOB_ID.match(request.pipeline_job_id):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid pipeline job id {request.pipeline_job_id}.")
+        name = f"{_PARENT}/pipelineJobs/{request.pipeline_job_id}"
+        if name in self.jobs:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"PipelineJob {name} already exists.")
+        job = request.pipeline_job
+        self._check(job, context)
+        job.name = name
+        job.state = types.PipelineState.PIPELINE_STATE_PENDING
+        job.create_time = dt.datetime.now(dt.UTC)
+        self.jobs[name] = job
+        return job
+
+    def _check(self, job: Any, context: grpc.ServicerContext) -> None:
+        root = job.runtime_config.gcs_output_directory
+        if not root.startswith(f"gs://{BUCKET}/"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid GCS path: {root!r}.")
+        document = json_format.MessageToDict(job._pb.pipeline_spec)
+        spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
+        unknown = set(job.runtime_config.parameter_values) - set(spec.root.input_definitions.parameters)
+        if unknown:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Unknown parameters: {sorted(unknown)}.")
+
+    def _get(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name not in self.jobs:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"The PipelineJob {request.name} does not exist.")
+        job = self.jobs[request.name]
+        if job.state.name not in _ENDED:
+            look = self._looks.get(request.name, 0)
+            self._looks[request.name] = look + 1
+            job.state = types.PipelineState[self.states[min(look, len(self.states) - 1)]]
+            if job.state.name == "PIPELINE_STATE_FAILED":
+                job.error = status_pb2.Status(code=9, message=self.error)
+        return job
+
+    def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return types.ListPipelineJobsResponse(pipeline_jobs=list(self.jobs.values()))
+
+
+@contextlib.contextmanager
+def vertex_server(folder: Path) -> Iterator[VertexServer]:
+    """Starts the service on a free loopback port, and stops it when the block ends.
+
+    Args:
+        folder: Where the certificate and the account's key go.
+    """
+    state = VertexServer()
+    certificate, key = _certificate()
+    (folder / "ca.pem").write_bytes(certificate)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
+    server.add_generic_rpc_handlers([_handlers(state)])
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+    server.start()
+    (folder / "account.json").write_text(json.dumps(_account(key)))
+    state.endpoint = f"localhost:{port}"
+    state.environment = {
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(folder / "ca.pem"),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
+    }
+    try:
+        yield state
+    finally:
+        server.stop(grace=None).wait()
+
+
+def _handlers(state: VertexServer) -> grpc.GenericRpcHandler:
+    def handler(name: str, request: Any, answer: Any) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(
+            lambda message, context: state.serve(name, message, context),
+            request_deserializer=request.deserialize,
+            response_serializer=answer.serialize,
+        )
+
+    methods = {name: handler(name, request, answer) for name, (_, request, answer) in state.methods().items()}
+    return grpc.method_handlers_generic_handler(_SERVICE, methods)
+
+
+def _certificate() -> tuple[bytes, bytes]:
+    """A certificate for localhost that is its own authority, and its key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), private
+
+
+def _account(key: bytes) -> dict[str, str]:
+    """A service account's key file; it signs its own tokens, so that nobody has to be asked for one."""
+    email = f"submitter@{PROJECT}.iam.gserviceaccount.com"
+    return {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "loopback",
+        "private_key": key.decode(),
+        "client_email": email,
+        "client_id": "1",
+        "token_uri": "https://oauth2.invalid/token",
+    }
