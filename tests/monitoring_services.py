@@ -216,6 +216,7 @@ def webhook() -> Iterator[Webhook]:
         def log_message(self, *_: Any) -> None:
             pass
 
+    Handler.do_PUT = Handler.do_POST  # type: ignore[attr-defined]
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         kept.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -262,7 +263,8 @@ def pushgateway(folder: Path, *, login: bool = False) -> Iterator[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
+    # Debian's would keep what was pushed in /var/lib/prometheus, from test to test.
+    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", "--persistence.file="]
     if login:
         (folder / "web.yml").write_text(json.dumps({"basic_auth_users": {GATEWAY_LOGIN[0]: _GATEWAY_HASH}}))
         command.append(f"--web.config.file={folder / 'web.yml'}")

@@ -341,9 +341,10 @@ _LONG = "overflow-wrap:anywhere"
 
 
 def _html_table(figures: tuple[Figure, ...]) -> str:
+    is_compared = any(figure.against for figure in figures)
     rows = "".join(
-        f'<tr><td style="{_CELL}">{_escape(f.name)}</td>'
-        f'<td style="{_CELL};{_NUMBER if len(f.value) < 25 else _LONG}">{_escape(f.value)}</td>'
+        f'<tr><td style="{_CELL};white-space:nowrap">{_escape(f.name)}</td>'
+        f'<td style="{_CELL};{_NUMBER if is_compared and len(f.value) < 25 else _LONG}">{_escape(f.value)}</td>'
         f'<td style="{_CELL};color:#6b7280">{_escape(f.against)}</td></tr>'
         for f in figures
     )

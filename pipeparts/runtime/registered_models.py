@@ -256,14 +256,14 @@ def _fetch(registry: Registry, what: str, get: Callable[[], str | None]) -> str 
     except PipepartsError:
         raise
     except Exception as error:  # each storage's client raises what it likes
-        absent = isinstance(error, ImportError)
+        not_installed = isinstance(error, ImportError)
         failure = ServiceError(
-            f"cannot download {what}" + (": the client of its storage is not installed here" if absent else ""),
+            f"cannot download {what}" + (": the client of its storage is not installed here" if not_installed else ""),
             where=registry.place,
             received=f"{type(error).__name__}: {error}",
-            hint="let the MLflow server pass files on (--serve-artifacts, its default)" if absent else None,
+            hint="let the MLflow server pass files on (--serve-artifacts, its default)" if not_installed else None,
         )
-        failure.retryable = not absent
+        failure.retryable = not not_installed
         raise failure from error
 
 

@@ -52,7 +52,7 @@ def test_stays_inside_the_safe_core(entry: catalog.Entry) -> None:
         r"json_escape",
         r"Concat",
         r"IfPresent",
-        r"pipeline_root\}",
+        r"$.pipeline_root",
     ]
     forbidden += [r"artifactIterator", r"\bresolver:", r"\bcustomJob:", r"cacheKey", r"/gcs/", r"/minio/", r"/s3/"]
     for word in forbidden:

@@ -25,7 +25,7 @@ from pipeparts.runtime.monitoring import (
     write_report,
 )
 from pipeparts.runtime.state import State
-from tests.monitoring_reports import fingerprint, make_drift, make_performance
+from tests.monitoring_batches import fingerprint, make_drift, make_performance
 
 DECISION = Decision(
     id="ab" * 16,

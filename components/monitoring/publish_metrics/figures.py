@@ -37,7 +37,7 @@ HELP: dict[str, str] = {
     "pipeparts_retraining_decided": "Whether the model is to be trained again (1) or stays (0).",
     "pipeparts_retraining_trigger_active": "Whether a trigger calls for a training (1) or not (0).",
     "pipeparts_retraining_guard_active": "Whether a guard holds a training back (1) or not (0).",
-    "pipeparts_model_age_seconds": "Age of the model's training data at the moment that the batch was decided for.",
+    "pipeparts_model_age_seconds": "Age of the model at the moment that the batch was decided for.",
 }
 
 _SECONDS_A_DAY = 86_400

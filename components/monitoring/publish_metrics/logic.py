@@ -151,7 +151,11 @@ def _checked_address(pushgateway: str) -> str:
     address = pushgateway.strip().rstrip("/")
     if not address:
         return ""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, is_usable = urlsplit(""), False
     if parts.password or parts.username:
         raise InputError(
             "an address with a login in it",
@@ -160,12 +164,12 @@ def _checked_address(pushgateway: str) -> str:
             received=public_name(address),
             hint="it would stand in the compiled YAML and in the run's record, for everybody who can see them",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_usable:
         raise InputError(
             "not the address of a Pushgateway",
             parameter="pushgateway",
             allowed="http://host:9091 or https://host",
-            received=public_name(address),
+            received="an address with an @ (not shown: it may hold a password)" if "@" in address else address,
         )
     return address
 

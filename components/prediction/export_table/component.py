@@ -39,4 +39,4 @@ def export_table(
         table_path=table.path, destination=destination, receipt_path=receipt.path, if_exists=if_exists
     )
     receipt.metadata.update(written)
-    return written["destination"]
+    return str(written["destination"])

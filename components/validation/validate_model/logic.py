@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from pipeparts.runtime.bootstrap import Interval, gain_interval
 from pipeparts.components.validation.validate_model.page import Comparison, SliceComparison, write_page
+from pipeparts.runtime.bootstrap import Interval, gain_interval
 from pipeparts.runtime.errors import ContractError, DataError, InputError, PipepartsError
 from pipeparts.runtime.evaluation import (
     Evaluation,

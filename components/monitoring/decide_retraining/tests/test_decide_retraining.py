@@ -25,7 +25,7 @@ from pipeparts.runtime.monitoring import Decision, read_report
 from pipeparts.runtime.state import State
 from pipeparts.runtime.verdict import read_verdict
 from tests.mlflow_services import write_model
-from tests.monitoring_reports import fingerprint, make_drift, make_performance, write
+from tests.monitoring_batches import fingerprint, make_drift, make_performance, write
 
 ROOT = Path(__file__).parents[4]
 SEPTEMBER = "2013-09-01"

@@ -18,7 +18,7 @@ from pipeparts.components.monitoring.record_batch.plots import shortened
 from pipeparts.errors import ContractError, InputError
 from pipeparts.runtime.monitoring import Decision, Finding
 from pipeparts.runtime.state import State
-from tests.monitoring_reports import fingerprint, make_drift, make_performance, write
+from tests.monitoring_batches import fingerprint, make_drift, make_performance, write
 
 
 def make_decision(batch, retrain=False, as_of="2013-09-01T00:00:00Z", **changes):

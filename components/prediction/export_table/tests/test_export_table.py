@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from pipeparts.components.prediction.export_table import logic
 from pipeparts.errors import ContractError, DataError, InputError, ServiceError
 from pipeparts.runtime.sources import expand
 from pipeparts.runtime.tables import INFO_FILE, Table, TableWriter, write_table
+
+# The clients of the stores keep sockets and loops of their own, which end with the process.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def make_table(path: Path, rows: int = 10, parts: int = 1, add: int = 0) -> Path:
@@ -277,6 +281,7 @@ def bucket() -> Iterator[Any]:
         yield client
         client.close()
         server.stop()
+        gc.collect()  # what the store's client leaves open ends here, not in a test of another module
 
 
 def keys(client: Any, prefix: str) -> list[str]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pipeparts.components.validation.evaluate_model.logic import evaluate_model
 from pipeparts.components.validation.validate_model import logic
-from pipeparts.runtime.bootstrap import gain_interval, poisson_weights, statistic
 from pipeparts.errors import ContractError, InputError, ServiceError
+from pipeparts.runtime.bootstrap import gain_interval, poisson_weights, statistic
 from pipeparts.runtime.evaluation import Predictions, metrics_of
 from pipeparts.runtime.metrics import metric_names
 from pipeparts.runtime.models import INFO_FILE, LoadedModel, read_model_info
