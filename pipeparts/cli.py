@@ -398,13 +398,13 @@ def runs(
     from pipeparts.targets.progress import duration
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("run", "pipeline", "state", "time", "steps"):
+    for title in ("run", "state", "time", "steps"):  # a run is named after its pipeline
         table.add_column(title, no_wrap=title != "steps", overflow="fold")
     styles = {"succeeded": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
     for record in found:
         seconds = duration(record["seconds"]) if record["seconds"] is not None else ""
         state = Text(record["state"], style=styles[record["state"]])
-        table.add_row(Text(record["run_id"]), Text(record["pipeline"]), state, seconds, Text(_counts(record)))
+        table.add_row(Text(record["run_id"]), state, seconds, Text(_counts(record)))
     _console().print(table)
 
 

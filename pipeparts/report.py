@@ -71,7 +71,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
 
 
 def highlights(run_folder: str | os.PathLike[str], record: Record) -> list[str]:
-    """What a person wants to know at once: what was registered, or which checks stood in the way.
+    """What a person wants to know at once: what was registered, what was decided, or which checks stood in the way.
 
     Args:
         run_folder: The run's folder.
@@ -88,6 +88,12 @@ def highlights(run_folder: str | os.PathLike[str], record: Record) -> list[str]:
     if registration := _registration(folder, steps):
         alias = f", alias {registration['alias']}" if registration.get("promoted") else ""
         lines.append(f"registered: {registration['name']} version {registration['version']}{alias}")
+    for step in steps:
+        outputs = step["outputs"]
+        if step["component"] == "decide_retraining" and "Output" in outputs:
+            lines.append(f"decision: {'train again' if outputs['Output']['value'] else 'the model stays'}")
+        if step["component"] == "record_batch" and "page" in outputs:
+            lines.append(f"all batches side by side: {os.path.relpath(folder / _copied(step, 'page', '.html'))}")
     return lines
 
 
@@ -262,6 +268,11 @@ def _confusion(matrix: Mapping[str, Any]) -> Any:
     return figure
 
 
+def _copied(step: Record, name: str, ending: str) -> str:
+    """Where the copy of a page is, seen from the run's folder."""
+    return f"pages/{step['id']}-{name}{ending}"
+
+
 def _add_pages(page: Page, folder: Path, steps: Sequence[Record]) -> None:
     """Copies each page under a name that a browser knows how to show, and links to it."""
     rows = []
@@ -270,7 +281,7 @@ def _add_pages(page: Page, folder: Path, steps: Sequence[Record]) -> None:
             ending = {"system.HTML": ".html", "system.Markdown": ".txt"}.get(output["type"])
             if ending is None or not output.get("uri") or not (folder / output["uri"]).is_file():
                 continue
-            copied = f"pages/{step['id']}-{name}{ending}"
+            copied = _copied(step, name, ending)
             with whole_file(folder / copied) as partial:
                 shutil.copyfile(folder / output["uri"], partial)
             rows.append([step["display_name"], Html(f'<a href="{html.escape(copied)}">{html.escape(name)}</a>')])

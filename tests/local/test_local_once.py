@@ -139,7 +139,7 @@ def test_the_command_answers_in_json(sample: Callable[[str], Path], root: Path, 
     assert failed.returncode == 1
     assert answer["state"] == "failed"
     assert answer["error"].startswith("need failed\n  the file is not there\n")
-    assert "need: running" in failed.stderr
+    assert "need: failed" in failed.stderr
     path.touch()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     answer = json.loads(done.stdout)
