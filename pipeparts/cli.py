@@ -78,6 +78,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PipelineName = Annotated[
+    str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
+]
+ParameterFile = Annotated[
+    Path | None,
+    typer.Option("--params", "--config", help="A file with `pipeline: NAME` and `parameters: {...}`.", metavar="FILE"),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="One parameter; the value is read as YAML. Dots go inside a dictionary."),
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", help="The time of a run of the file's schedule (default: the last one).", metavar="TIME"),
+]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder for runs and cache (default .pipeparts).")]
 Settings = Annotated[
     Path | None,
@@ -234,23 +249,10 @@ def compile(
 @app.command()
 def run(
     ctx: typer.Context,
-    pipeline: Annotated[
-        str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
-    ] = None,
-    params: Annotated[
-        Path | None,
-        typer.Option(
-            "--params", "--config", help="A file with `pipeline: NAME` and `parameters: {...}`.", metavar="FILE"
-        ),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", help="One parameter; the value is read as YAML. Dots go inside a dictionary."),
-    ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", help="The time of a run of the file's schedule (default: the last one).", metavar="TIME"),
-    ] = None,
+    pipeline: PipelineName = None,
+    params: ParameterFile = None,
+    param: Parameters = None,
+    at: At = None,
     root: Root = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run every step, also those that did not change.")
@@ -290,23 +292,10 @@ def run(
 def submit(
     ctx: typer.Context,
     target: Annotated[Remote, typer.Option(help="The platform.")],
-    pipeline: Annotated[
-        str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
-    ] = None,
-    params: Annotated[
-        Path | None,
-        typer.Option(
-            "--params", "--config", help="A file with `pipeline: NAME` and `parameters: {...}`.", metavar="FILE"
-        ),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", help="One parameter; the value is read as YAML. Dots go inside a dictionary."),
-    ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", help="The time of a run of the file's schedule (default: the last one).", metavar="TIME"),
-    ] = None,
+    pipeline: PipelineName = None,
+    params: ParameterFile = None,
+    param: Parameters = None,
+    at: At = None,
     once: Once = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end.")] = False,
     as_json: Json = False,
