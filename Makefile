@@ -11,6 +11,9 @@ PIPELINE ?= train_and_register
 PARAMS ?= configs/$(PIPELINE)/flights.yaml
 ARGS ?=
 
+# Two files of tests at a time: many of them wait for a service or a clock.
+PYTEST ?= -n 2 --dist loadfile
+
 # What `make monitor` replays, and the port of the mail server that it starts on loopback for the alerts.
 MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flights.yaml
 MAIL_PORT ?= 8025
@@ -46,10 +49,10 @@ monitor: install ## after `make run`: replay August to December 2013, month by m
 	  $(BIN)/pipeparts backfill $(MONITOR) --start 2013-08-01 --end 2014-01-01 $(ARGS)
 
 test: install ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
 
 test-slow: install ## the slow tests: real services, whole pipelines, memory bounds
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 lint: install ## ruff, mypy, layers, and that generated files are fresh
 	$(BIN)/ruff format --check .

@@ -157,6 +157,8 @@ def _column(column: Column, values: list[Any]) -> pa.Array:
     kind = column.kind
     if column.given is not None or pa.types.is_string(kind) or pa.types.is_temporal(kind):
         return pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+    if pa.types.is_floating(kind):  # Arrow takes no whole number above 2^53 for a float, however exact it is
+        values = [None if value is None else float(value) for value in values]
     return pa.array(values, kind)
 
 

@@ -419,6 +419,13 @@ JSON_VALUES = st.one_of(
 )
 
 
+def test_json_keeps_a_whole_number_above_2_to_the_53_among_fractions(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_rows.JsonReader, "read_fast", lambda self, block: False)
+    source = write(tmp_path / "in.jsonl", '{"b": 0.5}\n{"b": 9007199254740994}\n')
+    table, _, _ = ingest(tmp_path, source)
+    assert table["b"].to_pylist() == [0.5, 9007199254740994.0]
+
+
 @pytest.mark.slow
 @given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), JSON_VALUES, max_size=3), min_size=1, max_size=30))
 @settings(max_examples=100, deadline=None)

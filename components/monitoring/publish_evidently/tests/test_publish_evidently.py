@@ -284,7 +284,7 @@ def test_a_running_server_sees_what_is_put_into_its_folder(
 ) -> None:
     address, folder = server
     by_folder = publish(reports[0], tmp_path, folder, project="Both ways")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not [item for item in ask(f"{address}/api/v2/projects") if item["name"] == "Both ways"]:
         assert time.monotonic() < until, "the server does not see the project"
         time.sleep(0.1)
