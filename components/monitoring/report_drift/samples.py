@@ -102,7 +102,8 @@ def _frame(parts: Sequence[pa.Table], kinds: Mapping[str, str]) -> pd.DataFrame:
     for part in parts:
         for name in part.schema.names:
             columns[name] = (_as_text if kinds[name] == "category" else _as_number)(part[name].slice(0, rows))
-    return pa.table(columns).to_pandas()
+    frame: pd.DataFrame = pa.table(columns).to_pandas()
+    return frame
 
 
 def _as_number(values: pa.ChunkedArray) -> pa.ChunkedArray:
