@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
 
 from pipeparts.runtime.errors import InputError, suggest
+from pipeparts.runtime.params import Params
 
 Kind = Literal["binary", "multiclass", "regression"]
 Floats = npt.NDArray[np.float64]
@@ -69,6 +71,26 @@ METRICS: dict[str, Metric] = {
 
 #: The metric that a comparison uses unless it is told another.
 PRIMARY: dict[Kind, str] = {"binary": "roc_auc", "multiclass": "roc_auc_ovr", "regression": "rmse"}
+
+
+class Bounds(Params):
+    """What a metric is held to.
+
+    Attributes:
+        min: The least that passes.
+        max: The most that passes.
+    """
+
+    min: float | None = None
+    max: float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _says_something(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is not above max")
+        return self
 
 
 def metric_names(kind: Kind, *, ranked: bool = False) -> list[str]:

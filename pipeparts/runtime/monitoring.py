@@ -264,6 +264,12 @@ def read_report(kind: type[R], path: str | os.PathLike[str]) -> R:
         ) from error
 
 
+def registered_name(model: str) -> str:
+    """The registered model's name in `models:/name/3` or `models:/name@alias`; "" for anything else."""
+    match = re.fullmatch(r"models:/([^/@]+)[/@].+", model)
+    return match[1] if match else ""
+
+
 def history_name(model: str, reference: str = "") -> str:
     """The name under which `State` keeps together what concerns a model: one for all versions of a registered model.
 
@@ -271,8 +277,7 @@ def history_name(model: str, reference: str = "") -> str:
         model: `models:/name/3`, a fingerprint, or "" where a table was the reference.
         reference: That table's fingerprint.
     """
-    match = re.fullmatch(r"models:/([^/@]+)[/@].+", model)
-    return document_name(match[1] if match else model or f"table-{reference[:16]}")
+    return document_name(registered_name(model) or model or f"table-{reference[:16]}")
 
 
 def parse_moment(text: str, *, parameter: str = "as_of") -> dt.datetime:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeparts.runtime.files import write_json
 from pipeparts.submission import check_arguments
 from pipeparts.targets import local
 from pipeparts.targets.base import RunResult, check_key
+from pipeparts.targets.local_record import read_kept
 from pipeparts.targets.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -80,11 +80,11 @@ def _turn(path: Path, *, what: str) -> Iterator[None]:
 
 def _succeeded(root: Path, note: Path) -> RunResult | None:
     """The run of the key, where it succeeded: by its own record, or where that was cleared away by the note."""
-    known = _read(note)
+    known = read_kept(note)
     if not known:
         return None
     folder = root / "runs" / str(known["run_id"])
-    record = _read(folder / "run.json")
+    record = read_kept(folder / "run.json")
     if (record or known)["state"] != "succeeded":
         return None
     if record and known["state"] != "succeeded":
@@ -104,11 +104,3 @@ def _succeeded(root: Path, note: Path) -> RunResult | None:
 def _note(note: Path, record: Mapping[str, Any]) -> None:
     """Keeps how the run ended; it stays where the run itself is cleared away (`pipeparts clean`)."""
     write_json(note, {name: record[name] for name in ("key", "pipeline", "run_id", "state", "outputs")})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -148,14 +148,14 @@ class RunRecord:
         """Takes what the step's own process wrote down."""
         node = self._nodes[task["id"]]
         folder = self.folder / str(part["folder"])
-        step = _read(folder / "step.json")
+        step = read_kept(folder / "step.json")
         if step.get("finished"):
             part["finished"] = step["finished"]
         part.update({key: step[key] for key in ("peak_memory_bytes", "cpu_seconds", "attempt") if key in step})
         if part["started"] and part["finished"]:
             part["seconds"] = round(part["finished"] - part["started"], 3)
         if part["state"] == "succeeded":
-            part["outputs"] = self._outputs(node, _read(folder / "executor_output.json"), folder)
+            part["outputs"] = self._outputs(node, read_kept(folder / "executor_output.json"), folder)
         elif part["state"] == "failed":
             part["error"] = step.get("error") or _without_a_word(folder, step)
 
@@ -177,7 +177,7 @@ class RunRecord:
 
     def _take_from_cache(self, task: dict[str, Any], part: dict[str, Any], key: str) -> None:
         """The outputs of a step that kfp.local took from its cache, and which run made them."""
-        entry = _read(self._root / "cache" / f"{key}.json")
+        entry = read_kept(self._root / "cache" / f"{key}.json")
         outputs: dict[str, Any] = {}
         for name, kind in self._nodes[task["id"]].outputs.items():
             value = entry.get(name)
@@ -187,7 +187,7 @@ class RunRecord:
             else:
                 outputs[name] = {"type": kind, "value": _number(value) if kind != "NUMBER_DOUBLE" else value}
         part["outputs"] = outputs
-        source = _read(self._root / "cache" / "steps" / f"{key}.json")
+        source = read_kept(self._root / "cache" / "steps" / f"{key}.json")
         part["cached_from"] = source.get("run_id")
         if source.get("folder"):
             part["folder"] = os.path.relpath(self._root / source["folder"], self.folder)
@@ -309,7 +309,8 @@ def _without_a_word(folder: Path, step: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "ProcessEnded", "message": message, "pipeparts": False, "where": None, "traceback": lines}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_kept(path: Path) -> dict[str, Any]:
+    """A JSON object that a process keeps; empty where it is not there, or not whole."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

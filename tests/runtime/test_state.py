@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from pipeparts.errors import ContractError, InputError, ServiceError
 from pipeparts.runtime import state as state_module
 from pipeparts.runtime.state import State, document_name
+from tests.services import s3_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,9 +35,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """A moto server with an empty bucket; as S3 itself, it takes one conditional write at a time."""
-    import boto3
     from moto.s3.responses import S3Response
-    from moto.server import ThreadedMotoServer
 
     one_at_a_time = threading.Lock()
     put = S3Response.put_object
@@ -47,18 +46,8 @@ def s3() -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S3Response, "put_object", put_object)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="kept")
-        yield "s3://kept"
-        client.close()
-        server.stop()
+        with s3_server("kept"):
+            yield "s3://kept"
 
 
 class Gcs(http.server.BaseHTTPRequestHandler):

@@ -18,6 +18,7 @@ from pipeparts.runtime.monitoring import (
     moment_text,
     parse_moment,
     read_report,
+    registered_name,
 )
 from pipeparts.runtime.state import State, document_name
 
@@ -109,5 +110,4 @@ def _require_same_batch(drift: Drift, decision: Decision) -> None:
 
 
 def _model_title(model: str) -> str:
-    match = re.fullmatch(r"models:/([^/@]+)[/@].+", model)
-    return match[1] if match else f"Model {model[:12]}" if model else "Monitoring"
+    return registered_name(model) or (f"Model {model[:12]}" if model else "Monitoring")

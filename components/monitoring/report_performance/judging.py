@@ -10,7 +10,7 @@ from typing import Literal
 
 import pydantic
 
-from pipeparts.runtime.metrics import METRICS, PRIMARY, Kind, Values, require_metric
+from pipeparts.runtime.metrics import METRICS, PRIMARY, Bounds, Kind, Values, require_metric
 from pipeparts.runtime.monitoring import Finding
 from pipeparts.runtime.params import Params
 from pipeparts.runtime.verdict import format_value
@@ -20,24 +20,11 @@ _MAX_LOSS = {False: 0.02, True: 0.05}
 _MAX_SLICE_LOSS = {False: 0.05, True: 0.10}
 
 
-class Bounds(Params):
-    """What a metric is held to.
-
-    Attributes:
-        min: The least that is good enough.
-        max: The most that is good enough.
-    """
+class FiniteBounds(Bounds):
+    """Bounds that are finite."""
 
     min: float | None = pydantic.Field(default=None, allow_inf_nan=False)
     max: float | None = pydantic.Field(default=None, allow_inf_nan=False)
-
-    @pydantic.model_validator(mode="after")
-    def _says_something(self) -> Bounds:
-        if self.min is None and self.max is None:
-            raise ValueError("min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min is not above max")
-        return self
 
 
 class Limits(Params):
@@ -82,7 +69,7 @@ class Limits(Params):
     metric: str = ""
     max_loss: float | None = pydantic.Field(default=None, ge=0.0, allow_inf_nan=False)
     relative: bool | None = None
-    bounds: dict[str, Bounds] = {}
+    bounds: dict[str, FiniteBounds] = {}
     min_rows: int = pydantic.Field(default=500, ge=1)
     max_slice_loss: float | None = pydantic.Field(default=None, ge=0.0, allow_inf_nan=False)
     min_slice_rows: int = pydantic.Field(default=500, ge=1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeparts.components.monitoring.report_performance.judging import Limits, Loss, means_of, shown_loss
 from pipeparts.runtime.evaluation import Evaluation
+from pipeparts.runtime.evaluation_plots import confusion_figure
 from pipeparts.runtime.metrics import METRICS
 from pipeparts.runtime.monitoring import Finding, MeasuredSlice, ModelKind, Performance
 from pipeparts.runtime.pages import BLUE, GREY, ORANGE, RED, Html, Page, new_figure
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _FEWEST_ROWS_DRAWN = 30
 _MOST_SLICES_DRAWN = 30
 _MOST_WINDOWS_SHOWN = 12
-_MOST_CELLS_WITH_NUMBERS = 12
 _WIDE = 10.6
 _DUST = 1e-12
 
@@ -218,7 +218,7 @@ def _plots(page: Page, report: Performance, drawing: Drawing) -> None:
     if curves.get("confusion"):
         threshold = drawing.now.threshold
         at = "" if threshold is None else f" at {threshold:g}"
-        plots.append((_confusion(drawing.now), f"Confusion matrix{at}, in rows"))
+        plots.append((confusion_figure(drawing.now), f"Confusion matrix{at}, in rows"))
     if curves.get("residuals"):
         plots.append((_errors(models, report), "Errors: predicted minus actual, the middle 99% of the rows"))
     if curves.get("residual_bands"):
@@ -335,25 +335,6 @@ def _calibration(models: Sequence[tuple[str, str, Evaluation]]) -> Figure:
             axes.scatter(x, y, s=[8 + 60 * item["rows"] / most for item in bins], color=colour, zorder=3)
     axes.set(xlabel="predicted probability", ylabel="share that happened", xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left", fontsize=9)
-    return figure
-
-
-def _confusion(evaluation: Evaluation) -> Figure:
-    matrix = np.array(evaluation.curves["confusion"])
-    names = [str(name) for name in evaluation.classes]
-    size = len(names)
-    figure, axes = new_figure(5.2, 3.2 if size <= 6 else min(8.0, 1.6 + 0.28 * size))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.grid(False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(size), names, rotation=0 if size <= 6 else 90)
-    axes.set_yticks(range(size), names)
-    axes.set(xlabel="predicted", ylabel=f"actual {evaluation.label}")
-    if size <= _MOST_CELLS_WITH_NUMBERS:
-        for (row, column), count in np.ndenumerate(matrix):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            text = f"{count:,}" + (f"\n{shares[row, column]:.1%}" if size <= 4 else "")
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if size > 4 else 10)
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeparts.runtime.evaluation import Evaluation
+from pipeparts.runtime.evaluation_plots import confusion_figure
 from pipeparts.runtime.metrics import METRICS, PRIMARY
 from pipeparts.runtime.pages import BLUE, GREY, ORANGE, Page, new_figure
 
@@ -20,7 +21,6 @@ _FACTS = {
     "multiclass": ("accuracy", "macro_f1", "roc_auc_ovr", "log_loss"),
     "regression": ("rmse", "mae", "r2", "median_absolute_error"),
 }
-_MOST_CELLS_WITH_NUMBERS = 12
 _DUST = 1e-12
 # A metric over fewer rows is noise, and would stretch the axis for all the others.
 _FEWEST_ROWS_DRAWN = 30
@@ -144,7 +144,7 @@ def _binary_plots(evaluation: Evaluation) -> list[tuple[Figure, str]]:
         )
     )
     plots.append((_histogram(evaluation), f"Predicted probability of class {positive}, by what happened"))
-    plots.append((_confusion(evaluation), f"Confusion matrix at {evaluation.threshold:g}, in rows"))
+    plots.append((confusion_figure(evaluation), f"Confusion matrix at {evaluation.threshold:g}, in rows"))
     return plots
 
 
@@ -152,7 +152,7 @@ def _multiclass_plots(evaluation: Evaluation) -> list[tuple[Figure, str]]:
     curves = evaluation.curves
     lines = [(name, f"C{i}", curve) for i, (name, curve) in enumerate(curves["roc_by_class"].items())]
     return [
-        (_confusion(evaluation), "Confusion matrix, in rows"),
+        (confusion_figure(evaluation), "Confusion matrix, in rows"),
         (roc_figure(lines), "ROC of each class against the rest"),
         (
             calibration_figure([("model", BLUE, curves["calibration"])]),
@@ -227,26 +227,6 @@ def _histogram(evaluation: Evaluation) -> Figure:
     axes.axvline(evaluation.threshold, color=GREY, linewidth=1, linestyle="--", label="threshold")
     axes.set(xlabel="predicted probability", ylabel="share of the class", xlim=(0, 1))
     axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _confusion(evaluation: Evaluation) -> Figure:
-    matrix = np.array(evaluation.curves["confusion"])
-    names = [str(name) for name in evaluation.classes]
-    size = len(names)
-    figure, axes = new_figure(5.2, 3.2 if size <= 6 else min(8.0, 1.6 + 0.28 * size))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.grid(False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(size), names, rotation=0 if size <= 6 else 90)
-    axes.set_yticks(range(size), names)
-    axes.set(xlabel="predicted", ylabel=f"actual {evaluation.label}")
-    if size <= _MOST_CELLS_WITH_NUMBERS:
-        for row in range(size):
-            for column in range(size):
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                text = f"{matrix[row, column]:,}" + (f"\n{shares[row, column]:.1%}" if size <= 4 else "")
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if size > 4 else 10)
     return figure
 
 

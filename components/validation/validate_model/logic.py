@@ -27,7 +27,7 @@ from pipeparts.runtime.evaluation import (
     predict_table,
     read_evaluation,
 )
-from pipeparts.runtime.metrics import METRICS, PRIMARY, Values, require_metric
+from pipeparts.runtime.metrics import METRICS, PRIMARY, Bounds, Values, require_metric
 from pipeparts.runtime.models import LoadedModel, ModelInfo, read_model_info
 from pipeparts.runtime.params import Params, parse_params
 from pipeparts.runtime.registered_models import open_model
@@ -41,26 +41,6 @@ logger = logging.getLogger(__name__)
 # Beyond these the bootstrap resamples a part of the rows, so that its time stays bounded.
 _MOST_ROWS = 200_000
 _MOST_SLICE_ROWS = 20_000
-
-
-class Bounds(Params):
-    """What a metric is held to.
-
-    Attributes:
-        min: The least that passes.
-        max: The most that passes.
-    """
-
-    min: float | None = None
-    max: float | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _says_something(self) -> Bounds:
-        if self.min is None and self.max is None:
-            raise ValueError("min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min is not above max")
-        return self
 
 
 class Gate(Params):

@@ -18,6 +18,7 @@ from pipeparts.components.ingestion.ingest_files.logic import ingest_files
 from pipeparts.errors import InputError, ServiceError
 from pipeparts.runtime.sources import expand, public_name, source_version
 from pipeparts.runtime.tables import Table
+from tests.services import s3_server
 
 FLIGHTS = Path("tests/data/flights.csv")
 
@@ -163,22 +164,8 @@ def test_a_server_that_hangs_up_half_way(tmp_path):
 @pytest.fixture(scope="module")
 def s3():
     """A moto server, and a client that fills it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="flights")
+    with s3_server("flights") as client:
         yield client
-        client.close()
-        server.stop()
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from pipeparts.components.prediction.export_table import logic
 from pipeparts.errors import ContractError, DataError, InputError, ServiceError
 from pipeparts.runtime.sources import expand
 from pipeparts.runtime.tables import INFO_FILE, Table, TableWriter, write_table
+from tests.services import s3_server
 
 # The clients of the stores keep sockets and loops of their own, which end with the process.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -265,23 +266,9 @@ def test_killed_half_way_leaves_the_old_table_or_the_new_one(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
     """A moto server with a bucket `out`, and a client of it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="out")
+    with s3_server("out") as client:
         yield client
-        client.close()
-        server.stop()
-        gc.collect()  # what the store's client leaves open ends here, not in a test of another module
+    gc.collect()  # what the store's client leaves open ends here, not in a test of another module
 
 
 def keys(client: Any, prefix: str) -> list[str]:
