@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
+    lock = threading.Lock()
+
     def compiled(name: str) -> Path:
         path = folder / f"{name}.yaml"
-        if not path.exists():
-            compiler.Compiler().compile(getattr(module, name), str(path))
+        with lock:
+            if not path.exists():
+                compiler.Compiler().compile(getattr(module, name), str(path))
         return path
 
     return compiled

