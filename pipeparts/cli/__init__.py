@@ -1,0 +1,10 @@
+"""The command `pipeparts`.
+
+A module holds the commands of one kind. Anything heavier than typer is imported where it is used: the command answers
+`--help` at once.
+"""
+
+from pipeparts.cli import catalog_commands, local_commands, remote_commands  # noqa: F401 (they register their commands)
+from pipeparts.cli.app import app, main
+
+__all__ = ["app", "main"]
