@@ -158,7 +158,8 @@ def test_stopping_the_outer_run_stops_the_inner_one(outer: Outer, number: signal
     process.send_signal(number)
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 130, output
-    assert all(is_gone(member) for member in family.values()), "nothing outlives the command"
+    # A busy machine needs a moment for the last of them; what goes on by itself is there for ever.
+    until(lambda: all(is_gone(member) for member in family.values()), seconds=15)
     assert outer.states("slow") == ["interrupted"]
     assert outer.states("outer") == ["interrupted"]
     # It was told to stop, and was not killed: its step could clean up.
