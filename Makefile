@@ -54,12 +54,13 @@ test: install ## every test but the slow ones
 test-slow: install ## the slow tests: real services, whole pipelines, memory bounds
 	$(BIN)/python -m pytest -m slow $(PYTEST)
 
-lint: install ## ruff, mypy, layers, and that generated files are fresh
+lint: install ## ruff, mypy, layers, that generated files are fresh, and that our pipelines run everywhere
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pipeparts.docgen --check
+	$(BIN)/pipeparts lint all --strict --registry registry.example/team
 
 golden: install ## write each pipeline's compiled.yaml anew
 	$(BIN)/python -m pipeparts.docgen --golden
