@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeparts import catalog, compiling, submission
@@ -63,7 +63,7 @@ def plan(
             if window.end > now:
                 break
             arguments = submission.check_arguments(spec, window.fill(parameters))
-            runs.append(PlannedRun(pipeline, spec, window, arguments, _key(pipeline, window, arguments)))
+            runs.append(PlannedRun(pipeline, spec, window, arguments, key_of(pipeline, window, arguments)))
     if not runs:
         raise InputError(
             "no run of these schedules has its window in this period",
@@ -92,6 +92,7 @@ def _read(file: str | os.PathLike[str]) -> tuple[str, Schedule, dict[str, Any]]:
     return pipeline, schedule, parameters
 
 
-def _key(pipeline: str, window: Window, arguments: dict[str, Any]) -> str:
-    text = json.dumps(arguments, sort_keys=True, default=str)
+def key_of(pipeline: str, window: Window, arguments: Mapping[str, Any]) -> str:
+    """The key of a pipeline's run for a window: the same for the same arguments."""
+    text = json.dumps(dict(arguments), sort_keys=True, default=str)
     return f"{pipeline}-{window.end:%Y%m%dT%H%M}-{hashlib.sha256(text.encode()).hexdigest()[:12]}".replace("_", "-")

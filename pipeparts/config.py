@@ -79,7 +79,11 @@ class KubeflowConfig(RemoteConfig):
         namespace: The profile's namespace, on an installation for several users; empty: the pod's own.
         experiment: The experiment of the runs; it is made where it is not there.
         token: Where the token is, "env:NAME" or "file:/path"; empty: the pod's projected token where it has one.
+        username: Whom to sign in as where the installation asks with Dex's form, instead of a token.
+        password: Where that one's password is, "env:NAME" or "file:/path".
         ca_cert: The file with the certificates to trust, where they are not the machine's.
+        upload: Whether pipelines are uploaded as versions, and runs made from those: the console then groups them.
+        schedule_time_zone: The time zone that the installation reads schedules in (its CRON_SCHEDULE_TIMEZONE).
     """
 
     host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
@@ -87,7 +91,11 @@ class KubeflowConfig(RemoteConfig):
     namespace: str = ""
     experiment: str = "Default"
     token: str = ""
+    username: str = ""
+    password: str = ""
     ca_cert: str = ""
+    upload: bool = False
+    schedule_time_zone: str = "UTC"
 
 
 class VertexConfig(RemoteConfig):
@@ -98,12 +106,22 @@ class VertexConfig(RemoteConfig):
         location: The region: "europe-west4".
         pipeline_root: Where the runs' artifacts go: "gs://bucket/folder".
         endpoint: The API's address, where it is not "<location>-aiplatform.googleapis.com".
+        network: The VPC network to peer the steps with: "projects/NUMBER/global/networks/NAME".
+        psc_network_attachment: Or the network attachment for Private Service Connect.
+        encryption_key: The key (CMEK) that protects the job: "projects/P/locations/L/keyRings/R/cryptoKeys/K".
+        labels: Labels of the jobs: small letters, digits, hyphens and underscores.
+        experiment: The experiment of Vertex AI that the jobs belong to; it must exist.
     """
 
     project: str = pydantic.Field(min_length=1)
     location: str = pydantic.Field(min_length=1)
     pipeline_root: str = pydantic.Field(pattern="^gs://[^/]+")
     endpoint: str = ""
+    network: str = pydantic.Field(default="", pattern="^(projects/[^/]+/global/networks/[^/]+)?$")
+    psc_network_attachment: str = ""
+    encryption_key: str = pydantic.Field(default="", pattern="^(projects/.+/cryptoKeys/[^/]+)?$")
+    labels: dict[str, str] = pydantic.Field(default_factory=dict)
+    experiment: str = ""
 
 
 C = TypeVar("C", bound=Params)

@@ -133,6 +133,15 @@ class Schedule(Params):
         return Window(previous, begin, end)
 
 
+def names_window(value: Any) -> bool:
+    """Whether any text of a value names the window: `{start}`, `{end}` or `{previous_start}`."""
+    if isinstance(value, str):
+        return any(match[1] in NAMES for match in _PLACEHOLDER.finditer(value))
+    if isinstance(value, Mapping):
+        return any(names_window(item) for item in value.values())
+    return isinstance(value, list) and any(names_window(item) for item in value)
+
+
 def read_schedule(path: str | os.PathLike[str]) -> Schedule | None:
     """The schedule in a file of parameters, or None where it has none.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +20,21 @@ from pipeparts.errors import InputError
 
 if TYPE_CHECKING:
     from pipeparts.config import LocalConfig
+    from pipeparts.targets.base import Target
 
+
+class Platform(enum.StrEnum):
+    """The platforms."""
+
+    LOCAL = "local"
+    KUBEFLOW = "kubeflow"
+    VERTEX = "vertex"
+
+
+Where = Annotated[Platform, typer.Option("--target", help="The platform.", show_default=True)]
+AnySettings = Annotated[
+    Path | None, typer.Option("--target-config", help="Settings (default configs/TARGET.yaml).", metavar="FILE")
+]
 PipelineName = Annotated[
     str | None, typer.Argument(help="A pipeline's name, or a compiled YAML file.", show_default=False)
 ]
@@ -42,6 +59,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Once = Annotated[
     str | None,
     typer.Option("--once", help="Run once for this key: a run of it that succeeded is given back.", metavar="KEY"),
+]
+OncePerWindow = Annotated[
+    bool, typer.Option("--once-per-window", help="Run once for the window of the file's schedule.")
 ]
 Attached = Annotated[bool, typer.Option("--attached", hidden=True, help="Stop when standard input ends.")]
 
@@ -113,3 +133,41 @@ def local_config(file: Path | None, root: Path | None, **overrides: Any) -> Loca
     from pipeparts.config import load_local
 
     return load_local(file=file, overrides={"root": root, **overrides})
+
+
+def run_key(
+    spec: Mapping[str, Any],
+    params: Path | None,
+    at: str | None,
+    arguments: Mapping[str, Any],
+    *,
+    once: str | None,
+    once_per_window: bool,
+) -> str | None:
+    """What the run happens once for; None where nobody says."""
+    if not once_per_window:
+        return once
+    import datetime as dt
+
+    from pipeparts import schedules
+    from pipeparts.backfill import key_of
+
+    schedule = schedules.read_schedule(params) if params is not None else None
+    if once or schedule is None:
+        raise InputError(
+            "there is no window to run once for",
+            parameter="--once-per-window",
+            allowed="a file of parameters with `schedule`, and no --once",
+            received=f"--once {once}" if once else str(params or "no file of parameters"),
+        )
+    moment = dt.datetime.now(dt.UTC) if at is None else schedules.parse_day(at, schedule, parameter="--at")
+    return key_of(str(spec["pipelineInfo"]["name"]), schedule.last_window(moment), arguments)
+
+
+@contextlib.contextmanager
+def talking(target: Platform, file: Path | None) -> Iterator[Target]:
+    """The platform; KFP's and Google's clients print their news, which do not belong on standard output."""
+    from pipeparts.targets import get_target
+
+    with contextlib.redirect_stdout(sys.stderr):
+        yield get_target(target.value, file=file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -11,26 +12,32 @@ import typer
 
 from pipeparts.cli.app import FAILED, INTERRUPTED, app
 from pipeparts.cli.inputs import (
+    AnySettings,
     At,
     Attached,
     Json,
     Once,
+    OncePerWindow,
     ParameterFile,
     Parameters,
     PipelineName,
+    Platform,
     Root,
     Settings,
+    Where,
     begin,
     chosen,
     local_config,
     read_parameters,
     read_pipeline,
+    run_key,
+    talking,
 )
-from pipeparts.cli.output import make_console, make_progress, print_json, show_error
+from pipeparts.cli.output import make_console, make_progress, print_json, print_result
 from pipeparts.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeparts.targets.base import RunResult
+    from pipeparts.targets.base import RemoteRun, RunResult
 
 
 @app.command()
@@ -46,6 +53,7 @@ def run(
     ] = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
     once: Once = None,
+    once_per_window: OncePerWindow = False,
     as_json: Json = False,
     attached: Attached = False,
     target_config: Settings = None,
@@ -61,14 +69,15 @@ def run(
     spec = read_pipeline(chosen(pipeline, named))
     arguments = submission.override(spec, arguments, param or [])
     progress = make_progress(stderr=as_json)
-    if once is None:
+    key = run_key(spec, params, at, arguments, once=once, once_per_window=once_per_window)
+    if key is None:
         result = local.run(spec, arguments, config, progress=progress)
     else:
-        result = run_once(spec, arguments, config, key=once, progress=progress)
+        result = run_once(spec, arguments, config, key=key, progress=progress)
     if as_json:
-        print_json(_local_answer(result, once))
+        print_json(_local_answer(result, key))
     else:
-        _print_result(result)
+        print_result(result)
     if config.open_report and result.report and not as_json:
         typer.launch(result.report.resolve().as_uri())
     if result.state != "succeeded":
@@ -97,7 +106,7 @@ def backfill(
         if dry_run:
             continue
         result = run_once(run.spec, run.arguments, config, key=run.key, progress=make_progress())
-        _print_result(result)
+        print_result(result)
         if result.state != "succeeded":
             raise typer.Exit(INTERRUPTED if result.state == "interrupted" else FAILED)
 
@@ -105,12 +114,19 @@ def backfill(
 @app.command()
 def runs(
     root: Root = None,
-    limit: Annotated[int, typer.Option(help="How many of the newest; 0 for all.", min=0)] = 20,
+    limit: Annotated[int, typer.Option(help="How many of the newest; 0 for all of this machine.", min=0)] = 20,
+    target: Where = Platform.LOCAL,
     as_json: Json = False,
-    target_config: Settings = None,
+    target_config: AnySettings = None,
 ) -> None:
-    """List the runs on this machine, the newest first."""
+    """List the runs, the newest first."""
     from pipeparts.targets.local_runs import list_runs
+
+    if target is not Platform.LOCAL:
+        with talking(target, target_config) as platform:
+            others = platform.runs(limit=limit or 100)
+        _print_runs(others, as_json=as_json)
+        return
 
     folder = local_config(target_config, root).root
     found = list_runs(folder.resolve())
@@ -135,6 +151,24 @@ def runs(
         seconds = duration(record["seconds"]) if record["seconds"] is not None else ""
         state = Text(record["state"], style=styles[record["state"]])
         table.add_row(Text(record["run_id"]), state, seconds, Text(_counts(record)))
+    make_console().print(table)
+
+
+def _print_runs(found: list[RemoteRun], *, as_json: bool) -> None:
+    if as_json:
+        print_json([dataclasses.asdict(run) for run in found])
+        return
+    if not found:
+        typer.echo("no runs")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("run", "pipeline", "state", "started"):
+        table.add_column(title, no_wrap=title != "run", overflow="fold")
+    for run in found:
+        table.add_row(*(Text(cell) for cell in (run.run_id, run.pipeline, run.state, run.started)))
     make_console().print(table)
 
 
@@ -213,36 +247,6 @@ def _local_answer(result: RunResult, key: str | None) -> dict[str, Any]:
         "folder": str(result.folder),
         "outputs": result.outputs,
     }
-
-
-def _print_result(result: RunResult) -> None:
-    from rich.text import Text
-
-    from pipeparts.report import highlights
-    from pipeparts.targets.local_record import failures
-    from pipeparts.targets.progress import failure_text, shown_path, summary
-
-    console = make_console()
-    if not result.new:
-        console.print(Text(f"run {result.run_id} has done this already: it is not run again"), soft_wrap=True)
-        if not result.folder.is_dir():
-            return
-    mark, style = {"succeeded": ("✓", "bold green"), "failed": ("✗", "bold red")}.get(
-        result.state, ("!", "bold yellow")
-    )
-    console.print(Text(f"{mark} {summary(result.record)}", style=style), soft_wrap=True)
-    failed = failures(result.record)
-    for failure in failed:
-        show_error(failure_text(failure, result.folder))
-    if result.state == "failed" and (result.record["undecided"] or not failed):
-        show_error(str(result.record["error"]) + f"\n  log: {shown_path(result.folder / 'kfp.log')}")
-    if result.state != "succeeded":
-        when = "when that is mended, run" if result.state == "failed" else "run"
-        console.print(f"{when} the same command again: it goes on from the steps that finished", soft_wrap=True)
-    for line in [*highlights(result.folder, result.record), *(f"{name} = {v}" for name, v in result.outputs.items())]:
-        console.print(Text(line), soft_wrap=True)
-    what, path = ("report", result.report) if result.report else ("run", result.folder)
-    console.print(Text(f"{what}: {shown_path(path)}"), soft_wrap=True)
 
 
 def _counts(record: dict[str, Any]) -> str:

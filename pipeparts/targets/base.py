@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import hashlib
+import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeparts import compiling
-from pipeparts.errors import InputError, ServiceError
+from pipeparts.errors import InputError, ServiceError, suggest
+from pipeparts.schedules import Schedule, names_window
+
+if TYPE_CHECKING:
+    from pipeparts.linting.findings import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +53,40 @@ class RunResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskStatus:
+    """How a task of a run stands.
+
+    Attributes:
+        name: Its name in the graph.
+        state: queued, running, succeeded, cached, failed, skipped, not_run or interrupted.
+        started: When it began, ISO 8601; empty: not yet.
+        ended: When it ended; empty: not yet.
+        error: Why it failed, as far as the platform says.
+    """
+
+    name: str
+    state: str
+    started: str = ""
+    ended: str = ""
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class RemoteRun:
     """A run on a platform.
 
     Attributes:
-        platform: "kubeflow" or "vertex".
+        platform: "local", "kubeflow" or "vertex".
         run_id: The platform's name for it.
         pipeline: The pipeline's name.
         key: What it runs once for.
         state: How it stands.
-        link: Its page in the console; empty where that has no address for people.
+        link: Its page in the console, or its report; empty where there is no such address.
         error: Why it failed, as far as the platform says.
         new: Whether this call started it; false for one that was there.
+        started: When it was made, ISO 8601; empty where the platform does not say.
+        ended: When it ended; empty: not yet.
+        tasks: How its tasks stand, in the order in which they began.
     """
 
     platform: str
@@ -68,6 +97,214 @@ class RemoteRun:
     link: str = ""
     error: str = ""
     new: bool = True
+    started: str = ""
+    ended: str = ""
+    tasks: tuple[TaskStatus, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a task of a run gave.
+
+    Attributes:
+        task: The task's name in the graph; empty: the pipeline's own output.
+        name: The output's name.
+        value: A parameter's value, or an artifact's URI.
+        type: An artifact's type, as "system.Dataset"; empty for a parameter.
+        metadata: What the step said of an artifact.
+    """
+
+    task: str
+    name: str
+    value: Any
+    type: str = ""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedSchedule:
+    """What is to run when.
+
+    Attributes:
+        name: The schedule's name: there is one of it on a platform.
+        spec: The compiled pipeline.
+        arguments: Its parameters; a text may name the window, as `{start:%Y-%m}`.
+        schedule: When.
+        paused: Whether it waits to be resumed.
+    """
+
+    name: str
+    spec: compiling.Spec
+    arguments: Mapping[str, Any]
+    schedule: Schedule
+    paused: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The same for the same pipeline, parameters and times."""
+        said = [compiling.spec_hash(self.spec), dict(self.arguments), self.schedule.model_dump()]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteSchedule:
+    """A schedule on a platform.
+
+    Attributes:
+        platform: "local", "kubeflow" or "vertex".
+        name: Its name.
+        schedule_id: The platform's name for it.
+        pipeline: The pipeline's name; empty where the platform does not say.
+        cron: When it runs: five fields of cron.
+        time_zone: Of those fields.
+        state: "active", "paused" or "ended".
+        next_run: When it runs next, ISO 8601; empty where nobody knows.
+        link: Its page in the console; empty where there is none.
+        change: What this call did: "created", "replaced", "unchanged", "paused", "resumed", "deleted"; empty: nothing.
+    """
+
+    platform: str
+    name: str
+    schedule_id: str
+    pipeline: str
+    cron: str
+    time_zone: str
+    state: str
+    next_run: str = ""
+    link: str = ""
+    change: str = ""
+
+
+class Target(abc.ABC):
+    """A platform that pipelines run on: the same words for each.
+
+    Every method raises InputError for what no retry mends (a wrong name, a wrong setting, access that is denied), and
+    ServiceError where the platform does not answer or refuses for now.
+    """
+
+    platform: ClassVar[str]
+
+    @abc.abstractmethod
+    def step_settings(self) -> dict[str, Any]:
+        """The settings with which a step that runs here submits a pipeline here; no secrets, and no address."""
+
+    @abc.abstractmethod
+    def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
+        """The YAML documents that would be submitted: images and settings written into the compiled pipeline."""
+
+    def check(self, spec: compiling.Spec, *, ignore: Collection[str] = ()) -> list[Finding]:
+        """What of a pipeline would not run here, as this target compiles it; see `pipeparts lint`."""
+        from pipeparts.linting.document import Document
+        from pipeparts.linting.engine import lint
+
+        documents = self.compile(spec)
+        text = "---\n".join(compiling.to_yaml(document) for document in documents)
+        name = str(spec["pipelineInfo"]["name"])
+        return lint(Document(text, name), targets=[self.platform], ignore=ignore)  # type: ignore[list-item]
+
+    @abc.abstractmethod
+    def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:
+        """Starts a run for a key, unless there is one that goes on or has succeeded.
+
+        Args:
+            spec: The compiled pipeline.
+            arguments: Its parameters.
+            key: What the run is for.
+        """
+
+    @abc.abstractmethod
+    def status(self, run_id: str) -> RemoteRun:
+        """How a run stands, with its tasks."""
+
+    @abc.abstractmethod
+    def wait(self, run: RemoteRun, watch: Callable[[RemoteRun], None] | None = None) -> RemoteRun:
+        """Waits for a run's end.
+
+        Args:
+            run: The run, as `submit` or `status` gave it.
+            watch: Called with the run at each look.
+        """
+
+    @abc.abstractmethod
+    def cancel(self, run_id: str) -> RemoteRun:
+        """Asks a run to stop; one that has ended stays as it is."""
+
+    @abc.abstractmethod
+    def outputs(self, run_id: str) -> list[Output]:
+        """What the tasks of a run gave, as far as they have ended."""
+
+    @abc.abstractmethod
+    def runs(self, *, limit: int = 20) -> list[RemoteRun]:
+        """The newest runs, without their tasks."""
+
+    @abc.abstractmethod
+    def schedule(self, planned: PlannedSchedule) -> RemoteSchedule:
+        """Makes a schedule, or replaces the one of its name where anything has changed."""
+
+    @abc.abstractmethod
+    def schedules(self) -> list[RemoteSchedule]:
+        """The schedules that this library has made, by name."""
+
+    @abc.abstractmethod
+    def pause(self, name: str) -> RemoteSchedule:
+        """Lets a schedule start nothing until it is resumed."""
+
+    @abc.abstractmethod
+    def resume(self, name: str) -> RemoteSchedule:
+        """Lets a paused schedule go on."""
+
+    @abc.abstractmethod
+    def unschedule(self, name: str) -> RemoteSchedule:
+        """Deletes a schedule; the runs that it has started stay."""
+
+
+def choose_schedule(name: str, found: Iterable[RemoteSchedule], *, where: str) -> RemoteSchedule:
+    """The schedule of a name.
+
+    Raises:
+        InputError: Where there is none; with the close match.
+    """
+    known = {each.name: each for each in found}
+    if name in known:
+        return known[name]
+    raise InputError(
+        "there is no schedule of this name",
+        parameter="name",
+        where=where,
+        allowed=sorted(known) or "no schedule is there",
+        received=name,
+        hint=suggest(name, known),
+    )
+
+
+def require_no_window(planned: PlannedSchedule, time_zone: str | None = None) -> None:
+    """Refuses what a platform's own scheduler cannot do.
+
+    Args:
+        planned: The schedule.
+        time_zone: The one time zone that the platform's scheduler knows; None: it knows all.
+
+    Raises:
+        InputError: For parameters that name the window, and for another time zone.
+    """
+    found = next((name for name, value in planned.arguments.items() if names_window(value)), None)
+    fills_in = planned.spec["pipelineInfo"]["name"] == "run-scheduled"
+    if found is not None and not fills_in:
+        raise InputError(
+            "this platform's scheduler gives every run the same parameters, and this one names the window",
+            parameter=found,
+            allowed="parameters without {start}, {end} or {previous_start}",
+            received=planned.arguments[found],
+            hint="schedule `run_scheduled` with this file (`pipeparts schedule create` does, without --plain), or call "
+            "`pipeparts submit --params FILE` from a scheduler of your own",
+        )
+    if time_zone is not None and planned.schedule.time_zone != time_zone:
+        raise InputError(
+            "this platform's scheduler has another time zone",
+            parameter="schedule.time_zone",
+            allowed=f"{time_zone} (the setting schedule_time_zone says what the installation was set to)",
+            received=planned.schedule.time_zone,
+        )
 
 
 def check_key(key: str) -> None:
@@ -109,7 +346,12 @@ def require_images(spec: compiling.Spec, *, registry: str, images: dict[str, str
 
 
 def wait_for_end(
-    run: RemoteRun, look: Callable[[], RemoteRun], *, poll_seconds: float, timeout_seconds: float
+    run: RemoteRun,
+    look: Callable[[], RemoteRun],
+    *,
+    poll_seconds: float,
+    timeout_seconds: float,
+    watch: Callable[[RemoteRun], None] | None = None,
 ) -> RemoteRun:
     """Looks at a run until it has ended.
 
@@ -118,6 +360,7 @@ def wait_for_end(
         look: Asks the platform.
         poll_seconds: The longest pause between two looks; the first ones are shorter.
         timeout_seconds: How long at most; the run itself goes on.
+        watch: Called with the run at each look.
 
     Raises:
         ServiceError: Where the time is over, or the platform does not answer for long.
@@ -139,6 +382,8 @@ def wait_for_end(
         try:
             run = look()
             missed = 0
+            if watch is not None:
+                watch(run)
         except ServiceError as error:
             missed += 1
             if missed == _MISSED_LOOKS:

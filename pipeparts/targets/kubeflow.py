@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
+import functools
+import hashlib
 import json
 import logging
 import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeparts import compiling
+from typing_extensions import override
+
+from pipeparts import __version__, compiling
 from pipeparts.config import KubeflowConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.runtime.secrets import read_secret
 from pipeparts.submission import prepare_arguments
-from pipeparts.targets.base import RemoteRun, RunState, check_key, require_images, wait_for_end
+from pipeparts.targets.base import (
+    Output,
+    PlannedSchedule,
+    RemoteRun,
+    RemoteSchedule,
+    RunState,
+    Target,
+    TaskStatus,
+    check_key,
+    choose_schedule,
+    require_images,
+    require_no_window,
+    wait_for_end,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,52 +54,168 @@ _STATES: dict[str, RunState] = {
     "FAILED": "failed",
     "CANCELED": "interrupted",
 }
+_TASK_STATES = {
+    "PENDING": "queued",
+    "RUNNING": "running",
+    "SUCCEEDED": "succeeded",
+    "CACHED": "cached",
+    "SKIPPED": "skipped",
+    "FAILED": "failed",
+    "CANCELING": "running",
+    "CANCELED": "interrupted",
+    "PAUSED": "queued",
+}
 _FIRST = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LAST = dt.datetime.max.replace(tzinfo=dt.UTC)
+#: A recurring run of this library says so, and what it was made of, in its description.
+_MARK = "pipeparts schedule "
 
 
-def submit(
-    spec: compiling.Spec,
-    arguments: Mapping[str, Any],
-    config: KubeflowConfig,
-    *,
-    key: str,
-    wait: bool = False,
-) -> RemoteRun:
-    """Starts a run for a key, unless there is one that goes on or has succeeded.
+class KubeflowTarget(Target):
+    """Kubeflow Pipelines.
 
-    The run's name is the pipeline's and the key's. Kubeflow lets several runs have one name, so runs are looked for
-    before one is made, and again where the answer to that got lost; of two that were made at the same
-    moment the earlier stays. Where every run of the key has failed or was stopped, another is started.
+    A run's name is the pipeline's and the key's. Kubeflow lets several runs have one name, so runs are looked for
+    before one is made, and again where the answer to that got lost; of two that were made at the same moment the
+    earlier stays. Where every run of the key has failed or was stopped, another is started. Schedules are recurring
+    runs, and held apart in the same way.
 
     Args:
-        spec: The compiled pipeline.
-        arguments: Its parameters.
         config: Where and how.
-        key: What the run is for.
-        wait: Whether to wait for its end.
-
-    Raises:
-        InputError: Where the key, an argument, the images, the address or the credentials are wrong.
-        ServiceError: Where Kubeflow does not answer or refuses; nothing was started, or a retry finds what was.
     """
-    check_key(key)
-    arguments = prepare_arguments(spec, arguments)
-    spec = require_images(spec, registry=config.registry, images=dict(config.images))
-    server = _Server(config)
-    pipeline = spec["pipelineInfo"]["name"]
-    name = f"{pipeline}-{key}"
-    found, new = server.living(name), False
-    if found is None:
-        found, new = server.create(name, spec, arguments)
-    run = server.describe(found, pipeline=pipeline, key=key, new=new)
-    if not wait:
-        return run
-    return wait_for_end(
-        run,
-        lambda: server.describe(server.get(run.run_id), pipeline=pipeline, key=key, new=new),
-        poll_seconds=config.poll_seconds,
-        timeout_seconds=config.wait_seconds,
-    )
+
+    platform = PLATFORM
+
+    def __init__(self, config: KubeflowConfig) -> None:
+        self._config = config
+
+    @functools.cached_property
+    def _server(self) -> _Server:
+        """The API; asked for when it is needed first, after all that can be checked here."""
+        return _Server(self._config)
+
+    @override
+    def step_settings(self) -> dict[str, Any]:
+        return self._config.model_dump(
+            mode="json", exclude_defaults=True, exclude={"host", "token", "username", "password", "ca_cert"}
+        )
+
+    @override
+    def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
+        return [require_images(spec, registry=self._config.registry, images=dict(self._config.images))]
+
+    @override
+    def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:
+        check_key(key)
+        arguments = prepare_arguments(spec, arguments)
+        documents = self.compile(spec)
+        pipeline = spec["pipelineInfo"]["name"]
+        name = f"{pipeline}-{key}"
+        found, new = self._server.living(name), False
+        if found is None:
+            found, new = self._server.create(name, documents, arguments)
+        return dataclasses.replace(self._server.describe(found, pipeline=pipeline, key=key), new=new)
+
+    @override
+    def status(self, run_id: str) -> RemoteRun:
+        return self._server.describe(self._server.get(run_id))
+
+    @override
+    def wait(self, run: RemoteRun, watch: Callable[[RemoteRun], None] | None = None) -> RemoteRun:
+        def look() -> RemoteRun:
+            seen = self._server.describe(self._server.get(run.run_id), pipeline=run.pipeline, key=run.key)
+            return dataclasses.replace(seen, new=run.new)
+
+        return wait_for_end(
+            run,
+            look,
+            poll_seconds=self._config.poll_seconds,
+            timeout_seconds=self._config.wait_seconds,
+            watch=watch,
+        )
+
+    @override
+    def cancel(self, run_id: str) -> RemoteRun:
+        run = self.status(run_id)
+        if run.state != "running":
+            return run
+        self._server.terminate(run_id)
+        return self.status(run_id)
+
+    @override
+    def outputs(self, run_id: str) -> list[Output]:
+        """The ids of the artifacts: Kubeflow's API names no more, and no values of parameters."""
+        run = self._server.get(run_id)
+        found: list[Output] = []
+        for task in _tasks_of(run):
+            for name, artifacts in sorted((task.outputs or {}).items()):
+                ids = [str(each) for each in artifacts.artifact_ids or []]
+                found += [Output(task.display_name, name, f"artifact {each}", "artifact") for each in ids]
+        return found
+
+    @override
+    def runs(self, *, limit: int = 20) -> list[RemoteRun]:
+        return [dataclasses.replace(self._server.describe(run), tasks=()) for run in self._server.newest(limit)]
+
+    @override
+    def schedule(self, planned: PlannedSchedule) -> RemoteSchedule:
+        require_no_window(planned, self._config.schedule_time_zone)
+        arguments = prepare_arguments(planned.spec, planned.arguments)
+        documents = self.compile(planned.spec)
+        found = self._server.recurring(planned.name)
+        same = [each for each in found if _digest_of(each) == planned.digest]
+        if same:
+            kept, change = same[0], "unchanged"
+        else:
+            kept, change = self._server.create_recurring(planned, documents, arguments), "created"
+        # The old one goes when the new one is there: nothing is lost where the second call fails.
+        for other in found:
+            if other.recurring_run_id != kept.recurring_run_id:
+                self._server.delete_recurring(other.recurring_run_id)
+                change = "replaced" if change == "created" else change
+        return self._described(kept, change)
+
+    @override
+    def schedules(self) -> list[RemoteSchedule]:
+        return sorted((self._described(each) for each in self._server.recurring()), key=lambda each: each.name)
+
+    @override
+    def pause(self, name: str) -> RemoteSchedule:
+        return self._switch(name, on=False)
+
+    @override
+    def resume(self, name: str) -> RemoteSchedule:
+        return self._switch(name, on=True)
+
+    @override
+    def unschedule(self, name: str) -> RemoteSchedule:
+        schedule = choose_schedule(name, self.schedules(), where=self._server.host)
+        for each in self._server.recurring(name):
+            self._server.delete_recurring(each.recurring_run_id)
+        return dataclasses.replace(schedule, change="deleted", state="ended")
+
+    def _switch(self, name: str, *, on: bool) -> RemoteSchedule:
+        schedule = choose_schedule(name, self.schedules(), where=self._server.host)
+        self._server.switch_recurring(schedule.schedule_id, on=on)
+        return dataclasses.replace(schedule, state="active" if on else "paused", change="resumed" if on else "paused")
+
+    def _described(self, recurring: Any, change: str = "") -> RemoteSchedule:
+        cron = recurring.trigger.cron_schedule.cron if recurring.trigger and recurring.trigger.cron_schedule else ""
+        seconds, _, fields = cron.partition(" ")
+        info = (recurring.pipeline_spec or {}).get("pipelineInfo") or (recurring.pipeline_spec or {}).get(
+            "pipeline_spec", {}
+        ).get("pipelineInfo", {})
+        status = str(recurring.status or "ENABLED")
+        return RemoteSchedule(
+            platform=PLATFORM,
+            name=str(recurring.display_name),
+            schedule_id=str(recurring.recurring_run_id),
+            pipeline=str(info.get("name", "")),
+            cron=fields if seconds == "0" else cron,
+            time_zone=self._config.schedule_time_zone,
+            state={"ENABLED": "active", "DISABLED": "paused"}.get(status, "ended"),
+            link=self._server.page(f"recurringrun/details/{recurring.recurring_run_id}"),
+            change=change,
+        )
 
 
 class _Server:
@@ -100,19 +234,17 @@ class _Server:
         runs = [run for run in self._runs(name) if _state(run) in ("running", "succeeded")]
         return runs[0] if runs else None
 
-    def create(self, name: str, spec: compiling.Spec, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+    def create(self, name: str, documents: list[compiling.Spec], arguments: Mapping[str, Any]) -> tuple[Any, bool]:
         """Makes a run; gives it back, and whether it is this call's."""
         experiment_id = self._experiment()
         try:
-            with self._talking("start the run"), tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "pipeline.yaml"
-                path.write_text(compiling.to_yaml(spec), encoding="utf-8")
+            with self._template(documents) as template, self._talking("start the run"):
                 made = self._client.run_pipeline(
                     experiment_id=experiment_id,
                     job_name=name,
-                    pipeline_package_path=str(path),
                     params=dict(arguments),
                     service_account=self._config.service_account or None,
+                    **template,
                 )
         except ServiceError:
             # It may have been made all the same.
@@ -130,20 +262,168 @@ class _Server:
         with self._talking("look at the run"):
             return self._client.get_run(run_id)
 
-    def describe(self, run: Any, *, pipeline: str, key: str, new: bool) -> RemoteRun:
-        """A run in the words of every target."""
+    def describe(self, run: Any, *, pipeline: str = "", key: str = "") -> RemoteRun:
+        """A run in the words of every target; its pipeline and key are read from its name where they are not given."""
         state = _state(run)
-        base = self._config.ui_host or ("" if self._in_cluster else self.host)
+        if not pipeline:
+            pipeline = _pipeline_of(run)
+            key = str(run.display_name).removeprefix(f"{pipeline}-") if pipeline else ""
         return RemoteRun(
             platform=PLATFORM,
             run_id=run.run_id,
-            pipeline=pipeline,
+            pipeline=pipeline or str(run.display_name),
             key=key,
             state=state,
-            link=f"{base.rstrip('/')}/#/runs/details/{run.run_id}" if base else "",
+            link=self.page(f"runs/details/{run.run_id}"),
             error=_error(run) if state == "failed" else "",
-            new=new,
+            started=_moment(run.created_at),
+            ended=_moment(run.finished_at) if state != "running" else "",
+            tasks=tuple(
+                TaskStatus(
+                    name=str(task.display_name),
+                    state=_TASK_STATES.get(str(task.state), "queued"),
+                    started=_moment(task.start_time),
+                    ended=_moment(task.end_time),
+                    error=str(task.error.message) if task.error is not None and task.error.message else "",
+                )
+                for task in _tasks_of(run)
+            ),
         )
+
+    def page(self, path: str) -> str:
+        """A page of the console; empty where that has no address for people."""
+        base = self._config.ui_host or ("" if self._in_cluster else self.host)
+        return f"{base.rstrip('/')}/#/{path}" if base else ""
+
+    def terminate(self, run_id: str) -> None:
+        """Asks a run to stop."""
+        with self._talking("stop the run"):
+            self._client.terminate_run(run_id)
+
+    def newest(self, limit: int) -> list[Any]:
+        """The newest runs."""
+        with self._talking("list the runs"):
+            page = self._client.list_runs(page_size=limit, sort_by="created_at desc", namespace=self._namespace or None)
+        return list(page.runs or [])[:limit]
+
+    def recurring(self, name: str = "") -> list[Any]:
+        """The recurring runs that this library has made, of a name or all, the oldest first."""
+        found: list[Any] = []
+        token = ""
+        while True:
+            with self._talking("list the schedules"):
+                page = self._client.list_recurring_runs(
+                    page_token=token, page_size=_PAGE, namespace=self._namespace or None
+                )
+            found += page.recurring_runs or []
+            token = page.next_page_token or ""
+            if not token:
+                break
+        ours = [each for each in found if _digest_of(each) and (not name or each.display_name == name)]
+        return sorted(ours, key=lambda each: (each.created_at or _FIRST, each.recurring_run_id))
+
+    def create_recurring(
+        self, planned: PlannedSchedule, documents: list[compiling.Spec], arguments: Mapping[str, Any]
+    ) -> Any:
+        """Makes a recurring run, or finds the one that was made where the answer got lost."""
+        experiment_id = self._experiment()
+        try:
+            with self._template(documents) as template, self._talking("make the schedule"):
+                return self._client.create_recurring_run(
+                    experiment_id=experiment_id,
+                    job_name=planned.name,
+                    description=f"{_MARK}{planned.digest}",
+                    cron_expression=f"0 {planned.schedule.cron}",  # Kubeflow's first field is the second
+                    max_concurrency=1,
+                    no_catchup=True,
+                    enabled=not planned.paused,
+                    params=dict(arguments),
+                    service_account=self._config.service_account or None,
+                    **template,
+                )
+        except ServiceError:
+            for seconds in _LOOK_AGAIN_SECONDS:
+                time.sleep(seconds)
+                with contextlib.suppress(ServiceError):
+                    same = [each for each in self.recurring(planned.name) if _digest_of(each) == planned.digest]
+                    if same:
+                        logger.warning("the answer to the making of %s got lost, and it is there", planned.name)
+                        return same[0]
+            raise
+
+    def switch_recurring(self, identifier: str, *, on: bool) -> None:
+        """Lets a recurring run go on, or wait."""
+        with self._talking("resume the schedule" if on else "pause the schedule"):
+            (self._client.enable_recurring_run if on else self._client.disable_recurring_run)(identifier)
+
+    def delete_recurring(self, identifier: str) -> None:
+        """Deletes a recurring run; one that is gone already is fine."""
+        try:
+            with self._talking("delete the schedule"):
+                self._client.delete_recurring_run(identifier)
+        except InputError as error:
+            if getattr(error.__cause__, "status", None) != 404:
+                raise
+
+    @contextlib.contextmanager
+    def _template(self, documents: list[compiling.Spec]) -> Iterator[dict[str, str]]:
+        """What a run is made from, as arguments: the YAML's file, or the version that it was uploaded as."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pipeline.yaml"
+            path.write_text("---\n".join(compiling.to_yaml(each) for each in documents), encoding="utf-8")
+            if not self._config.upload:
+                yield {"pipeline_package_path": str(path)}
+                return
+            name = documents[0]["pipelineInfo"]["name"]
+            version = f"{name}-{__version__}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+            yield self._uploaded(path, name, version)
+
+    def _uploaded(self, path: Path, name: str, version: str) -> dict[str, str]:
+        """A pipeline's version, uploaded unless it is there: a version's name holds the hash of its content."""
+        pipeline_id = self._named(lambda: self._pipeline_id(name), lambda: self._upload_pipeline(path, name))
+        version_id = self._named(
+            lambda: self._version_id(pipeline_id, version), lambda: self._upload_version(path, pipeline_id, version)
+        )
+        return {"pipeline_id": pipeline_id, "version_id": version_id}
+
+    def _named(self, find: Callable[[], str | None], make: Callable[[], str]) -> str:
+        """What has a name that there is once: found, or made, or found after another process has made it."""
+        found = find()
+        if found is not None:
+            return found
+        try:
+            return make()
+        except ServiceError:
+            found = find()
+            if found is not None:
+                return found
+            raise
+
+    def _pipeline_id(self, name: str) -> str | None:
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        with self._talking("find the pipeline"):
+            page = self._client.list_pipelines(
+                page_size=1, namespace=self._namespace or None, filter=json.dumps({"predicates": [predicate]})
+            )
+        return str(page.pipelines[0].pipeline_id) if page.pipelines else None
+
+    def _upload_pipeline(self, path: Path, name: str) -> str:
+        with self._talking("upload the pipeline"):
+            made = self._client.upload_pipeline(str(path), name, namespace=self._namespace or None)
+        return str(made.pipeline_id)
+
+    def _version_id(self, pipeline_id: str, version: str) -> str | None:
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": version}
+        with self._talking("find the pipeline's version"):
+            page = self._client.list_pipeline_versions(
+                pipeline_id, page_size=1, filter=json.dumps({"predicates": [predicate]})
+            )
+        return str(page.pipeline_versions[0].pipeline_version_id) if page.pipeline_versions else None
+
+    def _upload_version(self, path: Path, pipeline_id: str, version: str) -> str:
+        with self._talking("upload the pipeline's version"):
+            made = self._client.upload_pipeline_version(str(path), version, pipeline_id=pipeline_id)
+        return str(made.pipeline_version_id)
 
     def _settle(self, name: str, made: Any) -> tuple[Any, bool]:
         """Of two runs that two processes made at the same moment, the earlier stays: the one that all of them see."""
@@ -226,6 +506,7 @@ def _connect(config: KubeflowConfig, host: str) -> Any:
     from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
     token = read_secret(config.token, parameter="token") if config.token else None
+    cookie = _sign_in(config, host) if config.username else None
     projected = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV) or KF_PIPELINES_SA_TOKEN_PATH)
 
     class Client(kfp.Client):  # type: ignore[misc]
@@ -245,12 +526,30 @@ def _connect(config: KubeflowConfig, host: str) -> Any:
             host=host,
             namespace=config.namespace or "kubeflow",
             existing_token=token,
-            credentials=ServiceAccountTokenVolumeCredentials() if not token and projected.is_file() else None,
+            cookies=cookie,
+            credentials=ServiceAccountTokenVolumeCredentials()
+            if not token and not cookie and projected.is_file()
+            else None,
             ssl_ca_cert=config.ca_cert or None,
         )
     if client.multi_user is None:
         _limit_requests(client._run_api.api_client, config.request_seconds)
     return client
+
+
+def _sign_in(config: KubeflowConfig, host: str) -> str:
+    from pipeparts.targets.kubeflow_login import session_cookie
+
+    if config.token or not config.password:
+        raise InputError(
+            "who signs in is not clear",
+            parameter="username",
+            allowed="username and password, or token alone",
+            received="username and token" if config.token else "username without password",
+        )
+    password = read_secret(config.password, parameter="password")
+    verify: str | bool = config.ca_cert or True
+    return session_cookie(host, config.username, password, verify=verify, seconds=config.request_seconds)
 
 
 def _limit_requests(api_client: Any, seconds: float) -> None:
@@ -264,6 +563,32 @@ def _limit_requests(api_client: Any, seconds: float) -> None:
     api_client.call_api = limited
 
 
+def _pipeline_of(run: Any) -> str:
+    """The pipeline's name, as far as the run carries its specification; empty where it names a version alone."""
+    spec = run.pipeline_spec or {}
+    info = spec.get("pipelineInfo") or spec.get("pipeline_spec", {}).get("pipelineInfo") or {}
+    return str(info.get("name", ""))
+
+
+def _digest_of(recurring: Any) -> str:
+    """What a recurring run of this library says that it was made of; empty for another's."""
+    description = str(recurring.description or "")
+    return description.removeprefix(_MARK) if description.startswith(_MARK) else ""
+
+
+def _tasks_of(run: Any) -> list[Any]:
+    """The run's tasks by their start; without those that stand for the run itself and its groups' drivers."""
+    details = run.run_details.task_details if run.run_details is not None else None
+    named = [task for task in details or [] if task.display_name and not str(task.display_name).endswith("-driver")]
+    tasks = [task for task in named if str(task.display_name) not in ("root", str(run.display_name))]
+    return sorted(tasks, key=lambda task: (task.start_time or task.create_time or _LAST, str(task.display_name)))
+
+
+def _moment(time_: dt.datetime | None) -> str:
+    """A time, ISO 8601; empty for none, and for the zero that Kubeflow gives for a time that has not come."""
+    return time_.isoformat() if time_ is not None and time_.year > 1970 else ""
+
+
 def _state(run: Any) -> RunState:
     return _STATES.get(str(run.state), "running")
 
@@ -271,8 +596,7 @@ def _state(run: Any) -> RunState:
 def _error(run: Any) -> str:
     """What Kubeflow says of a failure: the run's own error, and each failed task's."""
     lines = [run.error.message] if run.error is not None and run.error.message else []
-    details = run.run_details.task_details if run.run_details is not None else None
-    for task in details or []:
+    for task in _tasks_of(run):
         if str(task.state) == "FAILED":
             reason = task.error.message if task.error is not None and task.error.message else "failed"
             lines.append(f"{task.display_name}: {reason}")

@@ -30,6 +30,7 @@ from pipeparts.targets.local_record import RunRecord, failures
 from pipeparts.targets.local_spec import (
     DEFAULT_FAMILY,
     Spec,
+    check_local,
     families,
     family_of,
     function_of,
@@ -129,6 +130,16 @@ def run(
         outputs=dict(record.data["outputs"]),
         record=record.data,
     )
+
+
+def check_runs_here(spec: Spec, config: LocalConfig) -> None:
+    """Refuses a pipeline that this machine cannot run, or not with this configuration.
+
+    Raises:
+        InputError: Naming the step, or the setting.
+    """
+    check_local(spec)
+    _interpreters(spec, config)
 
 
 def new_run_id(pipeline: str) -> str:
@@ -409,9 +420,11 @@ def _alive(worker: subprocess.Popen[bytes]) -> bool:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Holds the run's lock, which says that someone still watches it; it is released however this process ends."""
+    """Holds the run's lock, which says who still watches it; it is released however this process ends."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
@@ -425,6 +438,15 @@ def is_watched(folder: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def watcher(folder: Path) -> int | None:
+    """The process that watches a run; None where nobody does."""
+    if not is_watched(folder):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return int((folder / "lock").read_text())
+    return None
 
 
 def write_report(folder: Path) -> Path | None:

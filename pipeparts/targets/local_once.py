@@ -52,7 +52,7 @@ def run_once(
     check_arguments(spec, arguments or {})
     root = local.root_folder(config)
     pipeline = spec["pipelineInfo"]["name"]
-    note = root / "once" / pipeline / f"{key}.json"
+    note = note_of(root, pipeline, key)
     with _turn(note.with_name(f"{key}.lock"), what=f"{pipeline} for {key}"):
         earlier = _succeeded(root, note)
         if earlier is not None:
@@ -63,6 +63,11 @@ def run_once(
         result = local.run(spec, arguments, config, progress=progress, run_id=run_id, key=key)
         _note(note, result.record)
         return result
+
+
+def note_of(root: Path, pipeline: str, key: str) -> Path:
+    """Where it is kept which run a key of a pipeline has; the run itself may be cleared away."""
+    return root / "once" / pipeline / f"{key}.json"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import email
 import json
 import re
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api
+import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -52,6 +54,11 @@ class KubeflowServer:
         error: The error's message of a run that fails.
         experiments: By id, as the API gives them.
         runs: By id, as the API gives them.
+        recurring: The recurring runs by id, as the API gives them.
+        pipelines: By id, as the API gives them.
+        versions: The pipelines' versions by id, as the API gives them.
+        tasks: What a run's tasks are, as the API gives them; the same for every run.
+        cookie: The session's cookie that every request must carry; empty: none.
         requests: Each request's "METHOD path", in order.
         faults: What goes wrong, the first that fits first.
     """
@@ -64,6 +71,11 @@ class KubeflowServer:
         self.error = ""
         self.experiments: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
+        self.recurring: dict[str, dict[str, Any]] = {}
+        self.pipelines: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, dict[str, Any]] = {}
+        self.tasks: list[dict[str, Any]] = []
+        self.cookie = ""
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.page_size = 100
@@ -107,6 +119,14 @@ class KubeflowServer:
             (f"POST {PREFIX}/runs", self._create_run),
             (f"GET {PREFIX}/runs/([^/:]+)", self._get_run),
             (f"POST {PREFIX}/runs/([^/:]+):terminate", self._terminate_run),
+            (f"GET {PREFIX}/recurringruns", self._list_recurring),
+            (f"POST {PREFIX}/recurringruns", self._create_recurring),
+            (f"POST {PREFIX}/recurringruns/([^/:]+):(enable|disable)", self._switch_recurring),
+            (f"DELETE {PREFIX}/recurringruns/([^/:]+)", self._delete_recurring),
+            (f"GET {PREFIX}/pipelines", self._list_pipelines),
+            (f"POST {PREFIX}/pipelines/upload", self._upload_pipeline),
+            (f"POST {PREFIX}/pipelines/upload_version", self._upload_version),
+            (f"GET {PREFIX}/pipelines/([^/:]+)/versions", self._list_versions),
         ]
 
     def _health(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
@@ -134,15 +154,32 @@ class KubeflowServer:
         run = checked("V2beta1Run", body)
         if run.get("experiment_id") not in self.experiments:
             return 404, _problem(5, f"Experiment {run.get('experiment_id')} not found.")
+        if problem := self._spec_problem(run):
+            return problem
+        return 200, checked("V2beta1Run", self._store_run(run, "PENDING"))
+
+    def _spec_problem(self, made: dict[str, Any]) -> tuple[int, Any] | None:
+        """What is wrong with the pipeline of a run or a recurring run, or with its parameters."""
+        if reference := made.get("pipeline_version_reference"):
+            version = self.versions.get(reference["pipeline_version_id"])
+            if version is None or version["pipeline_id"] != reference["pipeline_id"]:
+                return 404, _problem(5, f"PipelineVersion {reference} not found.")
+            document = version["pipeline_spec"]
+        else:
+            document = made["pipeline_spec"]
         try:
-            spec = json_format.ParseDict(run["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
+            # A pipeline with settings of Kubernetes has two documents.
+            core = document.get("pipeline_spec", document)
+            spec = json_format.ParseDict(core, pipeline_spec_pb2.PipelineSpec())
+            if "platform_spec" in document:
+                json_format.ParseDict(document["platform_spec"], pipeline_spec_pb2.PlatformSpec())
         except json_format.ParseError as error:
             return 400, _problem(3, f"Invalid IR spec format: {error}")
         declared = spec.root.input_definitions.parameters
-        given = run.get("runtime_config", {}).get("parameters", {})
+        given = made.get("runtime_config", {}).get("parameters", {})
         if unknown := set(given) - set(declared):
             return 400, _problem(3, f"input parameter not allowed: {sorted(unknown)}")
-        return 200, checked("V2beta1Run", self._store_run(run, "PENDING"))
+        return None
 
     def _store_run(self, run: dict[str, Any], state: str) -> dict[str, Any]:
         run = {**run, "run_id": str(uuid.uuid4()), "created_at": self._now(), "state": state}
@@ -164,11 +201,83 @@ class KubeflowServer:
             run["state"] = self.states[min(look, len(self.states) - 1)]
             if run["state"] == "FAILED":
                 run["error"] = {"code": 2, "message": self.error}
+            if run["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
+                run["finished_at"] = self._now()
+        if self.tasks:
+            run["run_details"] = {"task_details": self.tasks}
         return 200, checked("V2beta1Run", run)
 
     def _terminate_run(self, run_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if run_id not in self.runs:
+            return 404, _problem(5, f"Run {run_id} not found.")
         self.runs[run_id]["state"] = "CANCELED"
         return 200, {}
+
+    def _create_recurring(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        made = checked("V2beta1RecurringRun", body)
+        if made.get("experiment_id") not in self.experiments:
+            return 404, _problem(5, f"Experiment {made.get('experiment_id')} not found.")
+        if problem := self._spec_problem(made):
+            return problem
+        cron = made.get("trigger", {}).get("cron_schedule", {}).get("cron", "")
+        if len(cron.split()) != 6:
+            return 400, _problem(3, f"Schedule cron {cron!r} is invalid: it has six fields, the second first.")
+        status = "DISABLED" if made.get("mode") == "DISABLE" else "ENABLED"
+        made = {**made, "recurring_run_id": str(uuid.uuid4()), "created_at": self._now(), "status": status}
+        self.recurring[made["recurring_run_id"]] = made
+        return 200, checked("V2beta1RecurringRun", made)
+
+    def _list_recurring(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if problem := self._namespace_problem(query):
+            return problem
+        found = list(self.recurring.values())
+        return self._page("V2beta1ListRecurringRunsResponse", "recurringRuns", found, query)
+
+    def _switch_recurring(self, name: str, how: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if name not in self.recurring:
+            return 404, _problem(5, f"RecurringRun {name} not found.")
+        self.recurring[name]["status"] = "ENABLED" if how == "enable" else "DISABLED"
+        return 200, {}
+
+    def _delete_recurring(self, name: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if self.recurring.pop(name, None) is None:
+            return 404, _problem(5, f"RecurringRun {name} not found.")
+        return 200, {}
+
+    def _list_pipelines(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        return self._page("V2beta1ListPipelinesResponse", "pipelines", list(self.pipelines.values()), query)
+
+    def _list_versions(self, pipeline_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        found = [version for version in self.versions.values() if version["pipeline_id"] == pipeline_id]
+        return self._page("V2beta1ListPipelineVersionsResponse", "pipeline_versions", found, query)
+
+    def _upload_pipeline(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if query["name"] in {pipeline["display_name"] for pipeline in self.pipelines.values()}:
+            return 409, _problem(6, f"The name {query['name']} already exist.")
+        made = {"pipeline_id": str(uuid.uuid4()), "display_name": query["name"], "created_at": self._now()}
+        self.pipelines[made["pipeline_id"]] = made
+        self._store_version(made["pipeline_id"], query["name"], body)  # which Kubeflow does too
+        return 200, checked("V2beta1Pipeline", made)
+
+    def _upload_version(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if query["pipelineid"] not in self.pipelines:
+            return 404, _problem(5, f"Pipeline {query['pipelineid']} not found.")
+        if query["name"] in {version["display_name"] for version in self.versions.values()}:
+            return 409, _problem(6, f"The name {query['name']} already exist.")
+        return 200, checked("V2beta1PipelineVersion", self._store_version(query["pipelineid"], query["name"], body))
+
+    def _store_version(self, pipeline_id: str, name: str, text: str) -> dict[str, Any]:
+        documents = list(yaml.safe_load_all(text))
+        spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+        made = {
+            "pipeline_version_id": str(uuid.uuid4()),
+            "pipeline_id": pipeline_id,
+            "display_name": name,
+            "created_at": self._now(),
+            "pipeline_spec": spec,
+        }
+        self.versions[made["pipeline_version_id"]] = made
+        return made
 
     def _namespace_problem(self, query: dict[str, str]) -> tuple[int, Any] | None:
         if self.multi_user and not query.get("namespace"):
@@ -181,6 +290,9 @@ class KubeflowServer:
         for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
             assert predicate["operation"] in ("EQUALS", 1)  # an enumeration's name, or its number
             found = [item for item in found if item.get(predicate["key"]) == predicate["stringValue"]]
+        if query.get("sort_by"):
+            key, _, order = query["sort_by"].partition(" ")
+            found = sorted(found, key=lambda item: str(item.get(key)), reverse=order == "desc")
         start = int(query.get("page_token") or 0)
         end = start + min(int(query.get("page_size") or 20), self.page_size)
         answer = {name: found[start:end], "total_size": len(found)}
@@ -224,6 +336,9 @@ def kubeflow_server() -> Iterator[KubeflowServer]:
         def do_POST(self) -> None:
             self._serve()
 
+        def do_DELETE(self) -> None:
+            self._serve()
+
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
@@ -237,8 +352,20 @@ def kubeflow_server() -> Iterator[KubeflowServer]:
             if state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
                 self._answer(401, _problem(16, "Request header error: there is no valid token."))
                 return
-            status, answer = state.handle(self.command, url.path, query, json.loads(body) if body else None)
+            if state.cookie and self.headers.get("Cookie") != state.cookie:
+                self._answer(401, _problem(16, "there is no session."))
+                return
+            status, answer = state.handle(self.command, url.path, query, self._content(body))
             self._answer(fault.status if fault is not None else status, answer)
+
+        def _content(self, body: bytes) -> Any:
+            """The JSON of a request, or the file of a form."""
+            kind = self.headers.get("Content-Type") or ""
+            if not kind.startswith("multipart/form-data"):
+                return json.loads(body) if body else None
+            message = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+            (part,) = message.get_payload()
+            return part.get_payload(decode=True).decode()
 
         def _answer(self, status: int, answer: Any) -> None:
             if status == 0:

@@ -24,7 +24,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.cloud.aiplatform_v1 import types
+from google.longrunning.operations_pb2 import Operation
 from google.protobuf import json_format
+from google.protobuf.empty_pb2 import Empty
 from google.rpc import status_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -32,7 +34,8 @@ PROJECT = "loopback-project"
 LOCATION = "europe-west4"
 BUCKET = "loopback-bucket"
 
-_SERVICE = "google.cloud.aiplatform.v1.PipelineService"
+_JOBS = "google.cloud.aiplatform.v1.PipelineService"
+_SCHEDULES = "google.cloud.aiplatform.v1.ScheduleService"
 _JOB_ID = re.compile(r"^[a-z][-a-z0-9]{0,127}$")
 _PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
 _ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
@@ -66,6 +69,8 @@ class VertexServer:
         states: What a job's state is, look by look; the last stays.
         error: The error's message of a job that fails.
         jobs: By name, as the API gives them.
+        schedules: By name, as the API gives them.
+        tasks: What a job's tasks are; the same for every job.
         calls: Each call's method, in order.
         faults: What goes wrong, the first that fits first.
     """
@@ -76,6 +81,8 @@ class VertexServer:
         self.states = ["PIPELINE_STATE_SUCCEEDED"]
         self.error = ""
         self.jobs: dict[str, types.PipelineJob] = {}
+        self.schedules: dict[str, types.Schedule] = {}
+        self.tasks: list[types.PipelineTaskDetail] = []
         self.calls: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
@@ -95,6 +102,14 @@ class VertexServer:
             "CreatePipelineJob": (self._create, types.CreatePipelineJobRequest, types.PipelineJob),
             "GetPipelineJob": (self._get, types.GetPipelineJobRequest, types.PipelineJob),
             "ListPipelineJobs": (self._list, types.ListPipelineJobsRequest, types.ListPipelineJobsResponse),
+            "CancelPipelineJob": (self._cancel, types.CancelPipelineJobRequest, Empty),
+            "CreateSchedule": (self._create_schedule, types.CreateScheduleRequest, types.Schedule),
+            "GetSchedule": (self._get_schedule, types.GetScheduleRequest, types.Schedule),
+            "ListSchedules": (self._list_schedules, types.ListSchedulesRequest, types.ListSchedulesResponse),
+            "UpdateSchedule": (self._update_schedule, types.UpdateScheduleRequest, types.Schedule),
+            "PauseSchedule": (self._pause_schedule, types.PauseScheduleRequest, Empty),
+            "ResumeSchedule": (self._resume_schedule, types.ResumeScheduleRequest, Empty),
+            "DeleteSchedule": (self._delete_schedule, types.DeleteScheduleRequest, Operation),
         }
 
     def serve(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
@@ -153,10 +168,76 @@ class VertexServer:
             job.state = types.PipelineState[self.states[min(look, len(self.states) - 1)]]
             if job.state.name == "PIPELINE_STATE_FAILED":
                 job.error = status_pb2.Status(code=9, message=self.error)
+            if job.state.name in _ENDED:
+                job.end_time = dt.datetime.now(dt.UTC)
+        job.job_detail = types.PipelineJobDetail(task_details=self.tasks)
         return job
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return types.ListPipelineJobsResponse(pipeline_jobs=list(self.jobs.values()))
+        assert request.order_by == "create_time desc"
+        jobs = sorted(self.jobs.values(), key=lambda job: job.create_time, reverse=True)
+        return types.ListPipelineJobsResponse(pipeline_jobs=jobs)
+
+    def _cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
+        job = self._get(request, context)
+        if job.state.name not in _ENDED:
+            job.state = types.PipelineState.PIPELINE_STATE_CANCELLED
+        return Empty()
+
+    def _create_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        schedule = request.schedule
+        self._check_schedule(schedule, context)
+        number = len(self.calls)
+        schedule.name = f"{_PARENT}/schedules/{number}"
+        schedule.state = types.Schedule.State.ACTIVE
+        schedule.create_time = dt.datetime.now(dt.UTC)
+        schedule.next_run_time = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        self.schedules[schedule.name] = schedule
+        return schedule
+
+    def _check_schedule(self, schedule: Any, context: grpc.ServicerContext) -> None:
+        if not re.fullmatch(r"(TZ=[A-Za-z_/+-]+ )?(\S+ ){4}\S+", schedule.cron):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid cron {schedule.cron!r}.")
+        if schedule.max_concurrent_run_count < 1:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "max_concurrent_run_count must be positive.")
+        if schedule.create_pipeline_job_request.pipeline_job_id:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "pipeline_job_id must not be set.")
+        self._check(schedule.create_pipeline_job_request.pipeline_job, context)
+
+    def _get_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name not in self.schedules:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"The Schedule {request.name} does not exist.")
+        return self.schedules[request.name]
+
+    def _list_schedules(self, request: Any, context: grpc.ServicerContext) -> Any:
+        found = list(self.schedules.values())
+        if request.filter:
+            named = re.fullmatch(r'display_name="(.*)"', request.filter)
+            assert named is not None
+            found = [schedule for schedule in found if schedule.display_name == named[1]]
+        return types.ListSchedulesResponse(schedules=found)
+
+    def _update_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        known = self._get_schedule(types.GetScheduleRequest(name=request.schedule.name), context)
+        self._check_schedule(request.schedule, context)
+        for path in request.update_mask.paths:
+            setattr(known, path, getattr(request.schedule, path))
+        return known
+
+    def _pause_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._get_schedule(request, context).state = types.Schedule.State.PAUSED
+        return Empty()
+
+    def _resume_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._get_schedule(request, context).state = types.Schedule.State.ACTIVE
+        return Empty()
+
+    def _delete_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._get_schedule(request, context)
+        del self.schedules[request.name]
+        operation = Operation(name=f"{_PARENT}/operations/1", done=True)
+        operation.response.Pack(Empty())
+        return operation
 
 
 @contextlib.contextmanager
@@ -170,7 +251,7 @@ def vertex_server(folder: Path) -> Iterator[VertexServer]:
     certificate, key = _certificate()
     (folder / "ca.pem").write_bytes(certificate)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    server.add_generic_rpc_handlers([_handlers(state)])
+    server.add_generic_rpc_handlers([_handlers(state, service) for service in (_JOBS, _SCHEDULES)])
     port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
     server.start()
     (folder / "account.json").write_text(json.dumps(_account(key)))
@@ -185,16 +266,21 @@ def vertex_server(folder: Path) -> Iterator[VertexServer]:
         server.stop(grace=None).wait()
 
 
-def _handlers(state: VertexServer) -> grpc.GenericRpcHandler:
+def _handlers(state: VertexServer, service: str) -> grpc.GenericRpcHandler:
     def handler(name: str, request: Any, answer: Any) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(
             lambda message, context: state.serve(name, message, context),
             request_deserializer=request.deserialize,
-            response_serializer=answer.serialize,
+            # Messages of protobuf's own have no wrapper.
+            response_serializer=answer.serialize if hasattr(answer, "serialize") else answer.SerializeToString,
         )
 
-    methods = {name: handler(name, request, answer) for name, (_, request, answer) in state.methods().items()}
-    return grpc.method_handlers_generic_handler(_SERVICE, methods)
+    methods = {
+        name: handler(name, request, answer)
+        for name, (_, request, answer) in state.methods().items()
+        if ("Schedule" in name) == (service == _SCHEDULES)
+    }
+    return grpc.method_handlers_generic_handler(service, methods)
 
 
 def _certificate() -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ def trigger_pipeline(
     platform: str = "auto",
     settings: Optional[dict] = None,
     wait: bool = True,
+    schedule: Optional[dict] = None,
     decision: Optional[dsl.Input[dsl.Artifact]] = None,
 ) -> str:
     """Starts a pipeline on the platform that this one runs on, once for each decision.
@@ -26,12 +27,14 @@ def trigger_pipeline(
     Args:
         pipeline: A pipeline of this library by its name, or a compiled YAML: a path, `gs://`, `s3://`, `https://`.
         parameters: Its parameters, held against its signature before anything is sent. No secrets: references to them.
-        key: What the run happens once for; empty: the decision's id.
+        key: What the run happens once for; empty: the decision's id, or the window of the schedule.
         platform: "local", "kubeflow", "vertex", or "auto": where this step runs, by its environment.
         settings: The target's settings, as in `configs/<target>.yaml`: for Kubeflow and Vertex AI `registry` or
             `images`, for Vertex AI `pipeline_root`. The address and the project are known on the platform itself.
         wait: Whether to wait for the run's end, and fail where it fails. On a laptop it is always waited for: nobody
             would watch over a run that outlives the command.
+        schedule: The times of which this run is one: `cron` (five fields) and `time_zone`. The parameters may then name
+            the window between the last two, as `{start:%Y-%m}`, `{end}` and `{previous_start}`.
         decision: The decision to train again; where it says no, nothing is started.
 
     Returns:
@@ -54,6 +57,7 @@ def trigger_pipeline(
         platform=platform,
         settings=settings,
         wait=wait,
+        schedule=schedule,
         decision_path=decision.path if decision else None,
     )
     triggered.metadata.update(started)

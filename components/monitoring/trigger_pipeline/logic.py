@@ -69,6 +69,7 @@ def trigger_pipeline(
     platform: str = "auto",
     settings: Mapping[str, Any] | None = None,
     wait: bool = True,
+    schedule: Mapping[str, Any] | None = None,
     decision_path: str | os.PathLike[str] | None = None,
 ) -> dict[str, str]:
     """Starts a pipeline once for a key.
@@ -77,10 +78,11 @@ def trigger_pipeline(
         triggered_path: Where to write which run it is (JSON).
         pipeline: A pipeline of this library by its name, or the address of a compiled YAML.
         parameters: Its parameters.
-        key: What it runs once for; empty: the decision's id.
+        key: What it runs once for; empty: the decision's id, or the window of the schedule.
         platform: "local", "kubeflow", "vertex", or "auto".
         settings: The target's settings.
         wait: Whether to wait for its end; locally it is waited for anyway.
+        schedule: `cron` and `time_zone`: the parameters may name the window, as `{start:%Y-%m}`.
         decision_path: The decision (JSON).
 
     Returns:
@@ -92,12 +94,13 @@ def trigger_pipeline(
         ServiceError: Where the platform does not answer, or the run that was waited for failed.
         ContractError: Where the decision's file is none.
     """
-    key = key.strip() or _key_of(decision_path)
+    key = key.strip() or ("" if schedule else _key_of(decision_path))
     if decision_path is not None:
         _require_yes(decision_path)
     target = _target(platform)
     with tempfile.TemporaryDirectory(prefix="pipeparts-trigger-") as folder, _file_of(pipeline, Path(folder)) as file:
-        call = _call(target, file, parameters or {}, settings or {}, key=key, wait=wait, folder=Path(folder))
+        content = {"parameters": dict(parameters or {}), **({"schedule": dict(schedule)} if schedule else {})}
+        call = _call(target, file, content, settings or {}, key=key, wait=wait, folder=Path(folder))
         answer = _ask(call)
     if "error" in answer and isinstance(answer["error"], dict):
         raise _as_error(answer["error"])
@@ -236,7 +239,7 @@ def _of_library(name: str) -> Path:
 def _call(
     target: str,
     file: Path,
-    parameters: Mapping[str, Any],
+    content: Mapping[str, Any],
     settings: Mapping[str, Any],
     *,
     key: str,
@@ -251,13 +254,14 @@ def _call(
             logger.info("on this machine the run is waited for: nobody would watch over it after this step's end")
     # What is secret stays out of the list of processes, where everybody can read a command's arguments.
     params, config = folder / "parameters.yaml", folder / "settings.yaml"
-    params.write_text(yaml.safe_dump({"parameters": dict(parameters)}, allow_unicode=True), encoding="utf-8")
+    params.write_text(yaml.safe_dump(dict(content), allow_unicode=True), encoding="utf-8")
     config.write_text(yaml.safe_dump(chosen, allow_unicode=True), encoding="utf-8")
     command = ["run"] if target == "local" else ["submit", "--target", target, *(["--wait"] if wait else [])]
     arguments = [*command, str(file), "--params", str(params), "--target-config", str(config)]
     if target == "local":
         arguments += ["--root", os.environ[ROOT_VARIABLE]]
-    return _Call([*arguments, "--once", key, "--json", "--attached"], _environment(chosen))
+    arguments += ["--once", key] if key else ["--once-per-window"]
+    return _Call([*arguments, "--json", "--attached"], _environment(chosen))
 
 
 def _environment(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,225 @@
+"""The commands for runs and schedules, on this machine and on Kubeflow: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from pipeparts.cli import app
+from pipeparts.targets.local_runs import list_runs
+from tests.targets.kubeflow_server import KubeflowServer
+
+PIPELINE = """
+from kfp import compiler, dsl
+
+
+@dsl.component(base_image="pipeparts-python-data", install_kfp_package=False)
+def say(text: str) -> str:
+    return text
+
+
+@dsl.pipeline(name="talk")
+def talk(text: str):
+    say(text=text)
+
+
+compiler.Compiler().compile(talk, "talk.yaml")
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("talk")
+    (folder / "talk.py").write_text(PIPELINE)
+    subprocess.run([sys.executable, "talk.py"], cwd=folder, check=True)
+    return folder / "talk.yaml"
+
+
+@pytest.fixture
+def here(tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.yaml").write_bytes(compiled.read_bytes())
+    content = {
+        "pipeline": "talk.yaml",
+        "schedule": {"cron": "0 5 1 * *", "time_zone": "Europe/Paris"},
+        "parameters": {"text": "about {start:%Y-%m}"},
+    }
+    (tmp_path / "monthly.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def call(*arguments: object, **environment: str) -> Result:
+    settings = {"COLUMNS": "170", "NO_COLOR": "1", **environment}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=settings)
+
+
+@pytest.mark.slow
+def test_a_run_in_the_background_of_this_machine(here: Path) -> None:
+    started = call("submit", "talk.yaml", "--target", "local", "-p", "text=hello", "--once", "k1")
+    assert started.exit_code == 0, started.output
+    assert started.stdout.startswith("started talk as 2")
+    (run,) = list_runs(here / ".pipeparts")
+    waited = call("wait", run["run_id"])
+    assert waited.exit_code == 0
+    assert "say: succeeded" in waited.stderr
+    assert waited.stdout.splitlines()[0] == f"found talk as {run['run_id']} on local: succeeded"
+    shown = call("status")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith(f"talk  run {run['run_id']} on local: succeeded")
+    assert "say" in shown.stdout
+    (output,) = json.loads(call("outputs", "--json").stdout)
+    assert (output["task"], output["name"], output["value"]) == ("say", "Output", "hello")
+    assert "hello" in call("outputs", run["run_id"]).stdout
+    again = call("submit", "talk.yaml", "--target", "local", "-p", "text=hello", "--once", "k1", "--wait", "--json")
+    answer = json.loads(again.stdout)
+    assert (answer["run_id"], answer["new"]) == (run["run_id"], False)
+    assert call("cancel", run["run_id"]).stdout == f"talk as {run['run_id']} on local: succeeded\n"
+    assert call("wait", "nothing").exit_code == 2
+
+
+def test_what_would_not_run_is_not_submitted(here: Path, kubeflow: KubeflowServer) -> None:
+    text = (here / "talk.yaml").read_text().replace("pipeparts-python-data", "python:latest")
+    (here / "talk.yaml").write_text(text)
+    environment = {"PIPEPARTS_HOST": kubeflow.host, "HOME": "/nowhere"}
+    refused = call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=a", **environment)
+    assert refused.exit_code == 2
+    assert "error: the pipeline would not run on kubeflow" in refused.stderr
+    assert "P3 say: the image is python:latest" in refused.stderr
+    assert not kubeflow.runs
+    allowed = call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=a", "--no-check", **environment)
+    assert allowed.exit_code == 0, allowed.output
+    assert len(kubeflow.runs) == 1
+
+
+def test_runs_of_a_platform_are_listed(here: Path, kubeflow: KubeflowServer) -> None:
+    environment = {"PIPEPARTS_HOST": kubeflow.host, "PIPEPARTS_REGISTRY": "registry.example/a", "HOME": "/nowhere"}
+    call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=a", "--once", "k1", **environment)
+    (run,) = kubeflow.runs
+    listed = call("runs", "--target", "kubeflow", **environment)
+    assert run in listed.stdout
+    assert "talk" in listed.stdout
+    (found,) = json.loads(call("runs", "--target", "kubeflow", "--json", **environment).stdout)
+    assert (found["pipeline"], found["key"], found["state"]) == ("talk", "k1", "running")
+
+
+def test_schedules_of_this_machine(here: Path) -> None:
+    made = call("schedule", "create", "monthly.yaml")
+    assert made.exit_code == 0, made.output
+    assert "talk-monthly" in made.stdout
+    assert "0 5 1 * * Europe/Paris" in made.stdout
+    assert "active (created)" in made.stdout
+    assert "unchanged" in call("schedule", "create", "monthly.yaml").stdout
+    (listed,) = json.loads(call("schedule", "list", "--json").stdout)
+    assert (listed["name"], listed["state"], listed["pipeline"]) == ("talk-monthly", "active", "talk")
+    assert "paused" in call("schedule", "pause", "talk-monthly").stdout
+    assert "resumed" in call("schedule", "resume", "talk-monthly").stdout
+    assert call("schedule", "pause", "talk-montly").exit_code == 2
+    assert "deleted" in call("schedule", "delete", "talk-monthly").stdout
+    assert call("schedule", "list").stdout == "no schedules\n"
+    (here / "plain.yaml").write_text("pipeline: talk.yaml\nparameters: {text: a}\n")
+    assert "has no `schedule:`" in call("schedule", "create", "plain.yaml").stderr
+
+
+def test_a_schedule_that_names_the_window_goes_through_run_scheduled(here: Path, kubeflow: KubeflowServer) -> None:
+    environment = {
+        "PIPEPARTS_HOST": kubeflow.host,
+        "PIPEPARTS_REGISTRY": "registry.example/a",
+        "PIPEPARTS_SCHEDULE_TIME_ZONE": "Europe/Paris",
+        "HOME": "/nowhere",
+    }
+    refused = call("schedule", "create", "monthly.yaml", "--target", "kubeflow", **environment)
+    assert "a pipeline that its step can read" in refused.stderr
+    content = yaml.safe_load((here / "monthly.yaml").read_text())
+    content["pipeline"] = "predict_batch"
+    content["parameters"] = {
+        "source": "gs://bucket/{start:%Y-%m}.csv",
+        "model_name": "m",
+        "keys": ["id"],
+        "destination": "gs://bucket/out",
+    }
+    (here / "monthly.yaml").write_text(yaml.safe_dump(content))
+    made = call("schedule", "create", "monthly.yaml", "--target", "kubeflow", **environment)
+    assert made.exit_code == 0, made.output
+    (stored,) = kubeflow.recurring.values()
+    sent = stored["runtime_config"]["parameters"]
+    assert stored["trigger"]["cron_schedule"]["cron"] == "0 0 5 1 * *"
+    assert sent["pipeline"] == "predict_batch"
+    assert sent["parameters"]["source"] == "gs://bucket/{start:%Y-%m}.csv"
+    assert sent["schedule"] == {"cron": "0 5 1 * *", "time_zone": "Europe/Paris"}
+    assert sent["settings"]["registry"] == "registry.example/a"
+    plain = call("schedule", "create", "monthly.yaml", "--plain", "--target", "kubeflow", **environment)
+    assert "this one names the window" in plain.stderr
+    utc = {**environment, "PIPEPARTS_SCHEDULE_TIME_ZONE": "UTC"}
+    assert "has another time zone" in call("schedule", "create", "monthly.yaml", "--target", "kubeflow", **utc).stderr
+
+
+@pytest.mark.slow
+def test_the_scheduler_runs_each_window_once(here: Path) -> None:
+    assert call("schedule", "create", "monthly.yaml").exit_code == 0
+    assert call("scheduler", "--once").stdout == "nothing is due\n", "what was over before does not count"
+    path = here / ".pipeparts" / "schedules" / "talk-monthly" / "schedule.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "since": "2013-01-01T00:00:00+00:00"}))
+    done = call("scheduler", "--once")
+    assert done.exit_code == 0, done.output
+    (run,) = list_runs(here / ".pipeparts")
+    assert run["arguments"]["text"].startswith("about 20")
+    assert call("scheduler", "--once").stdout == "nothing is due\n"
+    path.write_text(json.dumps({**known, "since": "2013-01-01T00:00:00+00:00", "paused": True}))
+    assert call("scheduler", "--once").stdout == "nothing is due\n"
+    assert len(list_runs(here / ".pipeparts")) == 1
+
+
+@pytest.mark.slow
+def test_the_scheduler_serves_until_it_is_stopped(here: Path) -> None:
+    (here / "often.yaml").write_text("pipeline: talk.yaml\nschedule: {cron: '0 0 * * *'}\nparameters: {text: a}\n")
+    assert call("schedule", "create", "often.yaml").exit_code == 0
+    path = here / ".pipeparts" / "schedules" / "talk-often" / "schedule.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "since": "2013-01-01T00:00:00+00:00"}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeparts.cli", "scheduler"],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ),
+    )
+    deadline = time.monotonic() + 60
+    while not any(run["state"] == "succeeded" for run in list_runs(here / ".pipeparts")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert "waiting for what is due" in output
+    assert len(list_runs(here / ".pipeparts")) == 1
+
+
+@pytest.mark.slow
+def test_once_per_window(here: Path, kubeflow: KubeflowServer) -> None:
+    environment: dict[str, Any] = {
+        "PIPEPARTS_HOST": kubeflow.host,
+        "PIPEPARTS_REGISTRY": "registry.example/a",
+        "HOME": "/nowhere",
+    }
+    base = ("submit", "--params", "monthly.yaml", "--target", "kubeflow", "--once-per-window")
+    for moment in ("2013-09-02", "2013-09-20", "2013-10-02"):
+        assert call(*base, "--at", moment, **environment).exit_code == 0
+    texts = [run["runtime_config"]["parameters"]["text"] for run in kubeflow.runs.values()]
+    assert texts == ["about 2013-08", "about 2013-09"]
+    refused = call(*base, "--once", "k1", **environment)
+    assert "there is no window to run once for" in refused.stderr
+    local = ("run", "--params", "monthly.yaml", "--once-per-window", "--at", "2013-09-02")
+    assert call(*local).exit_code == call(*local).exit_code == 0
+    assert len(list_runs(here / ".pipeparts")) == 1
