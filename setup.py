@@ -9,6 +9,7 @@ VERSION = "0.1.0"
 
 # The same release everywhere: in the compiled YAML (sdkVersion), on the author's machine and in the images.
 KFP = "kfp==2.17.0"
+KFP_KUBERNETES = "kfp-kubernetes==2.17.0"  # the messages of what Kubernetes alone has; one package, no others
 
 DATA = [
     "pyarrow>=21,<26",
@@ -80,6 +81,7 @@ setup(
     package_data={"": ["*.yaml", "*.md", "py.typed"], "pipeparts": ["template/*.txt", "template/tests/*.txt"]},
     install_requires=[
         KFP,
+        KFP_KUBERNETES,
         "click>=8.1",
         "typer>=0.15",
         "rich>=13.9",

@@ -77,14 +77,20 @@ def read_yaml(path: str | os.PathLike[str]) -> Spec:
     return spec
 
 
-def to_yaml(spec: Spec) -> str:
-    """A PipelineSpec as YAML: the same bytes for the same spec."""
+def to_yaml(spec: Spec, *beside: Spec) -> str:
+    """A PipelineSpec as YAML: the same bytes for the same spec.
+
+    Args:
+        spec: The pipeline.
+        beside: Documents beside it: the settings of Kubernetes.
+    """
     info = spec["pipelineInfo"]
     lines = [f"# {info['name']}, compiled by pipeparts {__version__}"]
     for line in info.get("description", "").splitlines():
         lines.append(f"# {line}".rstrip())
-    body: str = yaml.dump(spec, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=True, width=120)
-    return "\n".join(lines) + "\n" + body
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    bodies = [yaml.dump(document, Dumper=dumper, sort_keys=True, width=120) for document in (spec, *beside)]
+    return "\n".join(lines) + "\n" + "---\n".join(bodies)
 
 
 def spec_hash(spec: Spec) -> str:

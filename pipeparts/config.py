@@ -14,6 +14,7 @@ import pydantic
 
 from pipeparts.errors import InputError, suggest
 from pipeparts.runtime.params import Params
+from pipeparts.step_settings import StepSettings
 
 #: Where a target's file is looked for, below the working directory, when none is named.
 FOLDER = "configs"
@@ -38,6 +39,9 @@ class LocalConfig(Params):
         python: An interpreter for each image family ("data", "tensorflow", ...; "default" for other images),
             where it is not the one that runs pipeparts.
         environment: Environment variables for the steps.
+        secrets: Environment variable to where its value is, "env:NAME" or "file:/path", for all steps.
+        defaults: What every step gets; here retries, timeout_seconds, cache and environment count.
+        steps: What single steps get, over that: by name, by component or by a pattern.
         stop_seconds: How long steps have for their clean-up when a run is stopped.
         open_report: Whether the report is opened in a browser at the end.
     """
@@ -46,6 +50,9 @@ class LocalConfig(Params):
     cache: bool = True
     python: dict[str, Path] = pydantic.Field(default_factory=dict)
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
+    secrets: dict[str, str] = pydantic.Field(default_factory=dict)
+    defaults: StepSettings = StepSettings()
+    steps: dict[str, StepSettings] = pydantic.Field(default_factory=dict)
     stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
     open_report: bool = False
 
@@ -57,6 +64,9 @@ class RemoteConfig(Params):
         registry: Where the images of this release are: "europe-docker.pkg.dev/project/repository".
         images: An image for a family, over that of the registry; with a digest, or a tag other than latest.
         service_account: The account that the run's steps work as; empty: the platform's default.
+        defaults: What every step gets: resources, retries, environment, secrets; see `StepSettings`.
+        steps: What single steps get, over that: by name, by component or by a pattern.
+        accelerators: Further names of accelerators, each to the platform's own.
         request_seconds: How long one request may take.
         poll_seconds: The longest pause between two looks at a run that is waited for.
         wait_seconds: How long a run is waited for.
@@ -65,6 +75,9 @@ class RemoteConfig(Params):
     registry: str = ""
     images: dict[str, str] = pydantic.Field(default_factory=dict)
     service_account: str = ""
+    defaults: StepSettings = StepSettings()
+    steps: dict[str, StepSettings] = pydantic.Field(default_factory=dict)
+    accelerators: dict[str, str] = pydantic.Field(default_factory=dict)
     request_seconds: float = pydantic.Field(default=30.0, gt=0, le=3600)
     poll_seconds: float = pydantic.Field(default=10.0, gt=0, le=3600)
     wait_seconds: float = pydantic.Field(default=86_400.0, gt=0)
@@ -83,6 +96,7 @@ class KubeflowConfig(RemoteConfig):
         password: Where that one's password is, "env:NAME" or "file:/path".
         ca_cert: The file with the certificates to trust, where they are not the machine's.
         upload: Whether pipelines are uploaded as versions, and runs made from those: the console then groups them.
+        accelerator_label: The label of nodes that says which accelerator they have.
         schedule_time_zone: The time zone that the installation reads schedules in (its CRON_SCHEDULE_TIMEZONE).
     """
 
@@ -96,6 +110,7 @@ class KubeflowConfig(RemoteConfig):
     ca_cert: str = ""
     upload: bool = False
     schedule_time_zone: str = "UTC"
+    accelerator_label: str = "cloud.google.com/gke-accelerator"
 
 
 class VertexConfig(RemoteConfig):

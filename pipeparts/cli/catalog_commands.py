@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeparts.cli.app import app
-from pipeparts.cli.inputs import Json
+from pipeparts.cli.inputs import AnySettings, Json, Platform
 from pipeparts.cli.output import make_console, print_json
 from pipeparts.errors import InputError
 
@@ -116,11 +116,16 @@ def compile(
     images: Annotated[
         Path | None, typer.Option(help="A YAML file with an image for each family: `data: registry/name@sha256:...`.")
     ] = None,
+    target: Annotated[
+        Platform | None, typer.Option(help="Write the target's settings in: images, resources, secrets by reference.")
+    ] = None,
+    target_config: AnySettings = None,
 ) -> None:
     """Compile to KFP v2 YAML; without images, they keep their families' names."""
     from pipeparts import catalog, compiling
     from pipeparts.config import read_mapping
     from pipeparts.runtime.files import write_text
+    from pipeparts.targets import get_target
 
     if name == "all" and output is None:
         raise InputError(
@@ -137,7 +142,8 @@ def compile(
         if registry or given:
             known = {**(compiling.default_images(spec, registry=registry) if registry else {}), **given}
             spec = compiling.resolve_images(spec, known)
-        text = compiling.to_yaml(spec)
+        documents = [spec] if target is None else get_target(target.value, file=target_config).compile(spec)
+        text = compiling.to_yaml(*documents)
         if output is None:
             typer.echo(text, nl=False)
             continue

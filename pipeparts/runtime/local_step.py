@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
 
 def _run(module: str) -> tuple[int, BaseException | None]:
     try:
+        _limit_time()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         if error.code is None or error.code == 0:
@@ -80,6 +81,24 @@ def _argument(arguments: list[str], name: str) -> str | None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
+
+
+def _limit_time() -> None:
+    """Ends the step when its time is over: with an error, and by force where it does not listen to that."""
+    seconds = int(os.environ.get("PIPEPARTS_TIMEOUT_SECONDS") or 0)
+    if not seconds:
+        return
+
+    # A library that is busy outside of Python does not hear the alarm.
+    force = threading.Timer(seconds + GRACE_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
+    force.daemon = True
+    force.start()
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the step was not done after {seconds:,} seconds (timeout_seconds)")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
 
 
 def _end_with_worker() -> None:

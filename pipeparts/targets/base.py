@@ -198,9 +198,8 @@ class Target(abc.ABC):
         from pipeparts.linting.engine import lint
 
         documents = self.compile(spec)
-        text = "---\n".join(compiling.to_yaml(document) for document in documents)
         name = str(spec["pipelineInfo"]["name"])
-        return lint(Document(text, name), targets=[self.platform], ignore=ignore)  # type: ignore[list-item]
+        return lint(Document(compiling.to_yaml(*documents), name), targets=[self.platform], ignore=ignore)  # type: ignore[list-item]
 
     @abc.abstractmethod
     def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:

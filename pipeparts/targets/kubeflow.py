@@ -38,6 +38,7 @@ from pipeparts.targets.base import (
     require_no_window,
     wait_for_end,
 )
+from pipeparts.targets.binding import Settings, bind
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,13 @@ class KubeflowTarget(Target):
 
     @override
     def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
-        return [require_images(spec, registry=self._config.registry, images=dict(self._config.images))]
+        config = self._config
+        spec = require_images(spec, registry=config.registry, images=dict(config.images))
+        settings = Settings(
+            PLATFORM, config.defaults, config.steps, config.accelerators, accelerator_label=config.accelerator_label
+        )
+        bound, beside = bind(spec, settings)
+        return [bound, beside] if beside else [bound]
 
     @override
     def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:
@@ -370,7 +377,7 @@ class _Server:
         """What a run is made from, as arguments: the YAML's file, or the version that it was uploaded as."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.yaml"
-            path.write_text("---\n".join(compiling.to_yaml(each) for each in documents), encoding="utf-8")
+            path.write_text(compiling.to_yaml(*documents), encoding="utf-8")
             if not self._config.upload:
                 yield {"pipeline_package_path": str(path)}
                 return

@@ -23,9 +23,11 @@ from pipeparts import __version__, catalog, compiling
 from pipeparts.config import LocalConfig
 from pipeparts.errors import ContractError, InputError, suggest
 from pipeparts.runtime.files import write_json, write_text
+from pipeparts.runtime.secrets import read_secret
 from pipeparts.runtime.state import ROOT_VARIABLE
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import RunResult, RunState
+from pipeparts.targets.binding import Settings, bind
 from pipeparts.targets.local_record import RunRecord, failures
 from pipeparts.targets.local_spec import (
     DEFAULT_FAMILY,
@@ -76,9 +78,10 @@ def run(
     spec = pipeline if isinstance(pipeline, dict) else compiling.read_yaml(pipeline)
     arguments = prepare_arguments(spec, arguments or {})
     interpreters = _interpreters(spec, config)
+    bound, _ = bind(spec, Settings("local", config.defaults, config.steps))
     images = step_images(spec, interpreters)
     run_id = run_id or new_run_id(spec["pipelineInfo"]["name"])
-    local_spec, nodes = localize(spec, images=images, given=arguments, run_name=run_id)
+    local_spec, nodes = localize(bound, images=images, given=arguments, run_name=run_id)
     root = root_folder(config)
     folder = root / "runs" / run_id
     folder.mkdir(parents=True)
@@ -140,6 +143,8 @@ def check_runs_here(spec: Spec, config: LocalConfig) -> None:
     """
     check_local(spec)
     _interpreters(spec, config)
+    bind(spec, Settings("local", config.defaults, config.steps))
+    _secrets(config)
 
 
 def new_run_id(pipeline: str) -> str:
@@ -256,7 +261,7 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
         # Without a server, MLflow puts its files into ./mlruns of wherever the command was started.
         environment.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(root / "mlflow-artifacts"))
-    environment.update(config.environment)
+    environment.update({**config.environment, **_secrets(config)})
     for family, interpreter in {**_every_interpreter(config), **interpreters}.items():
         environment[interpreter_variable(family)] = str(interpreter)
     # A step that starts a run of its own does so with the same settings; and it is gone before the step has to be.
@@ -269,6 +274,11 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
         paths = environment.get("PYTHONPATH", "").split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join([*(path for path in paths if path), str(package)])
     return environment
+
+
+def _secrets(config: LocalConfig) -> dict[str, str]:
+    """The secrets, for the steps' environment alone: they are never written down."""
+    return {name: read_secret(where, parameter=f"secrets.{name}") for name, where in config.secrets.items()}
 
 
 def _work(record: RunRecord, config: LocalConfig, environment: Mapping[str, str], progress: Progress) -> None:

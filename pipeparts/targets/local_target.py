@@ -273,7 +273,11 @@ class LocalTarget(Target):
         file, params, settings = (log.with_suffix(f".{part}.yaml") for part in ("pipeline", "params", "settings"))
         write_text(file, compiling.to_yaml(spec))
         write_text(params, yaml.safe_dump({"parameters": dict(arguments)}, allow_unicode=True))
-        chosen = {**self._config.model_dump(mode="json"), "root": str(self._root), "open_report": False}
+        chosen = {
+            **self._config.model_dump(mode="json", exclude_defaults=True),
+            "root": str(self._root),
+            "open_report": False,
+        }
         write_text(settings, yaml.safe_dump(chosen, allow_unicode=True))
         command = [sys.executable, "-m", "pipeparts.cli", "run", str(file), "--params", str(params)]
         with log.open("ab") as output:

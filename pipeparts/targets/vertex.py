@@ -36,6 +36,7 @@ from pipeparts.targets.base import (
     require_no_window,
     wait_for_end,
 )
+from pipeparts.targets.binding import Settings, bind
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,10 @@ class VertexTarget(Target):
 
     @override
     def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
-        return [require_images(spec, registry=self._config.registry, images=dict(self._config.images))]
+        config = self._config
+        spec = require_images(spec, registry=config.registry, images=dict(config.images))
+        settings = Settings(PLATFORM, config.defaults, config.steps, config.accelerators, project=config.project)
+        return [bind(spec, settings)[0]]
 
     @override
     def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:
