@@ -9,7 +9,7 @@ VERSION = "0.1.0"
 
 # The same release everywhere: in the compiled YAML (sdkVersion), on the author's machine and in the images.
 KFP = "kfp==2.17.0"
-KFP_KUBERNETES = "kfp-kubernetes==2.17.0"  # the messages of what Kubernetes alone has; one package, no others
+KFP_KUBERNETES = "kfp-kubernetes==2.17.0"
 
 DATA = [
     "pyarrow>=21,<26",

@@ -65,6 +65,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Spec:
             where=str(path),
             allowed="one document",
             received=f"{len(documents)} documents",
+            hint="a variant for Kubeflow? Name the pipeline itself: its settings are bound as it is submitted",
         )
     spec = documents[0] if documents else None
     if not isinstance(spec, dict) or not {"root", "pipelineInfo", "deploymentSpec"} <= spec.keys():

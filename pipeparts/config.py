@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 
 from pipeparts.errors import InputError, suggest
-from pipeparts.runtime.params import Params
-from pipeparts.step_settings import StepSettings
+from pipeparts.runtime.params import Params, fields_at
+from pipeparts.step_settings import LabelKey, LabelValue, StepsConfig, Toleration
 
 #: Where a target's file is looked for, below the working directory, when none is named.
 FOLDER = "configs"
@@ -30,7 +30,7 @@ _ALLOWED = {
 }
 
 
-class LocalConfig(Params):
+class LocalConfig(StepsConfig):
     """How pipelines run on this machine.
 
     Attributes:
@@ -39,9 +39,6 @@ class LocalConfig(Params):
         python: An interpreter for each image family ("data", "tensorflow", ...; "default" for other images),
             where it is not the one that runs pipeparts.
         environment: Environment variables for the steps.
-        secrets: Environment variable to where its value is, "env:NAME" or "file:/path", for all steps.
-        defaults: What every step gets; here retries, timeout_seconds, cache and environment count.
-        steps: What single steps get, over that: by name, by component or by a pattern.
         stop_seconds: How long steps have for their clean-up when a run is stopped.
         open_report: Whether the report is opened in a browser at the end.
     """
@@ -50,23 +47,17 @@ class LocalConfig(Params):
     cache: bool = True
     python: dict[str, Path] = pydantic.Field(default_factory=dict)
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
-    secrets: dict[str, str] = pydantic.Field(default_factory=dict)
-    defaults: StepSettings = StepSettings()
-    steps: dict[str, StepSettings] = pydantic.Field(default_factory=dict)
     stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
     open_report: bool = False
 
 
-class RemoteConfig(Params):
+class RemoteConfig(StepsConfig):
     """What the platforms have in common.
 
     Attributes:
         registry: Where the images of this release are: "europe-docker.pkg.dev/project/repository".
         images: An image for a family, over that of the registry; with a digest, or a tag other than latest.
         service_account: The account that the run's steps work as; empty: the platform's default.
-        defaults: What every step gets: resources, retries, environment, secrets; see `StepSettings`.
-        steps: What single steps get, over that: by name, by component or by a pattern.
-        accelerators: Further names of accelerators, each to the platform's own.
         request_seconds: How long one request may take.
         poll_seconds: The longest pause between two looks at a run that is waited for.
         wait_seconds: How long a run is waited for.
@@ -75,12 +66,25 @@ class RemoteConfig(Params):
     registry: str = ""
     images: dict[str, str] = pydantic.Field(default_factory=dict)
     service_account: str = ""
-    defaults: StepSettings = StepSettings()
-    steps: dict[str, StepSettings] = pydantic.Field(default_factory=dict)
-    accelerators: dict[str, str] = pydantic.Field(default_factory=dict)
     request_seconds: float = pydantic.Field(default=30.0, gt=0, le=3600)
     poll_seconds: float = pydantic.Field(default=10.0, gt=0, le=3600)
     wait_seconds: float = pydantic.Field(default=86_400.0, gt=0)
+
+
+class KubernetesAccelerator(Params):
+    """How a kind of accelerator is asked for on a cluster.
+
+    Attributes:
+        label: The value of the label `accelerator_label` of the nodes that have it; a text alone is this.
+        resource: The extended resource that its device plugin offers.
+        node_selector: Other labels of the nodes that have it.
+        tolerations: The taints of those nodes.
+    """
+
+    label: LabelValue = ""
+    resource: str = pydantic.Field(default="nvidia.com/gpu", min_length=1)
+    node_selector: dict[LabelKey, LabelValue] = pydantic.Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
 
 
 class KubeflowConfig(RemoteConfig):
@@ -96,8 +100,9 @@ class KubeflowConfig(RemoteConfig):
         password: Where that one's password is, "env:NAME" or "file:/path".
         ca_cert: The file with the certificates to trust, where they are not the machine's.
         upload: Whether pipelines are uploaded as versions, and runs made from those: the console then groups them.
-        accelerator_label: The label of nodes that says which accelerator they have.
         schedule_time_zone: The time zone that the installation reads schedules in (its CRON_SCHEDULE_TIMEZONE).
+        accelerators: How a kind of accelerator is asked for, over and beside those of Google's clusters.
+        accelerator_label: The label of nodes that says which accelerator they have.
     """
 
     host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
@@ -110,7 +115,14 @@ class KubeflowConfig(RemoteConfig):
     ca_cert: str = ""
     upload: bool = False
     schedule_time_zone: str = "UTC"
-    accelerator_label: str = "cloud.google.com/gke-accelerator"
+    accelerators: dict[
+        str,
+        Annotated[
+            KubernetesAccelerator,
+            pydantic.BeforeValidator(lambda value: {"label": value} if isinstance(value, str) else value),
+        ],
+    ] = pydantic.Field(default_factory=dict)
+    accelerator_label: LabelKey = "cloud.google.com/gke-accelerator"
 
 
 class VertexConfig(RemoteConfig):
@@ -126,6 +138,7 @@ class VertexConfig(RemoteConfig):
         encryption_key: The key (CMEK) that protects the job: "projects/P/locations/L/keyRings/R/cryptoKeys/K".
         labels: Labels of the jobs: small letters, digits, hyphens and underscores.
         experiment: The experiment of Vertex AI that the jobs belong to; it must exist.
+        accelerators: Vertex's name of a kind of accelerator, over and beside those that are known.
     """
 
     project: str = pydantic.Field(min_length=1)
@@ -137,7 +150,12 @@ class VertexConfig(RemoteConfig):
     encryption_key: str = pydantic.Field(default="", pattern="^(projects/.+/cryptoKeys/[^/]+)?$")
     labels: dict[str, str] = pydantic.Field(default_factory=dict)
     experiment: str = ""
+    accelerators: dict[str, str] = pydantic.Field(default_factory=dict)
 
+
+#: Settings that come from the file alone: the steps have the command's own environment anyway, and the others are no
+#: single values.
+_FILE_ALONE = ("environment", "defaults", "steps", "accelerators")
 
 C = TypeVar("C", bound=Params)
 
@@ -274,8 +292,8 @@ def _from_environment(model: type[Params], environ: Mapping[str, str]) -> list[t
     found: list[tuple[str, Any, str]] = []
     for key, field in model.model_fields.items():
         variable = f"PIPEPARTS_{key.upper()}"
-        if key == "environment":
-            continue  # the steps have the command's own environment anyway
+        if key in _FILE_ALONE:
+            continue
         if "dict" in str(field.annotation):
             parts = {
                 name.removeprefix(f"{variable}_").lower(): text
@@ -303,20 +321,35 @@ def _explain(
             received="nothing",
             where=f"looked in, in this order: {', '.join(places)}",
         )
-    where = origins.get(location[0])
+    where = origins.get(location[0]) if location else None
     if problem["type"] == "extra_forbidden":
+        fields = fields_at(model, problem["loc"][:-1])
         return InputError(
             f"target {target!r} has no setting of this name",
             parameter=key,
             where=where,
-            allowed=sorted(model.model_fields),
+            allowed=fields,
             received=location[-1],
-            hint=suggest(location[-1], model.model_fields),
+            hint=suggest(location[-1], fields),
         )
     return InputError(
         f"a setting of target {target!r} has a value that is not allowed",
         parameter=key,
         where=where,
-        allowed=_ALLOWED.get(problem["type"].partition("_")[0], problem["msg"].removeprefix("Value error, ")),
-        received=f"{type(problem['input']).__name__}: {problem['input']!r}",
+        allowed=_allowed(problem),
+        received=_received(problem["input"], is_secret="secrets" in location),
     )
+
+
+def _received(value: Any, *, is_secret: bool) -> str:
+    if is_secret:  # somebody may have put the secret itself there
+        return f"{type(value).__name__}, not shown: it may be the secret"
+    if isinstance(value, dict):
+        return f"a mapping with {', '.join(map(str, value)) or 'nothing'}"
+    return f"{type(value).__name__}: {value!r}"
+
+
+def _allowed(problem: Any) -> str:
+    kind, _, what = problem["type"].partition("_")
+    words = _ALLOWED.get(kind) if what in ("type", "parsing") else None
+    return words or str(problem["msg"]).removeprefix("Value error, ")

@@ -117,15 +117,24 @@ def compile(
         Path | None, typer.Option(help="A YAML file with an image for each family: `data: registry/name@sha256:...`.")
     ] = None,
     target: Annotated[
-        Platform | None, typer.Option(help="Write the target's settings in: images, resources, secrets by reference.")
+        Platform | None,
+        typer.Option(help="Write this platform's variant, with the settings of its steps.", show_default=False),
     ] = None,
     target_config: AnySettings = None,
 ) -> None:
     """Compile to KFP v2 YAML; without images, they keep their families' names."""
     from pipeparts import catalog, compiling
-    from pipeparts.config import read_mapping
+    from pipeparts.config import load_kubeflow, load_local, load_vertex, read_mapping
     from pipeparts.runtime.files import write_text
-    from pipeparts.targets import get_target
+    from pipeparts.targets.binding import bind_variant
+
+    if target_config is not None and target is None:
+        raise InputError(
+            "settings of a target, and no target",
+            parameter="--target-config",
+            allowed="--target with it",
+            received=str(target_config),
+        )
 
     if name == "all" and output is None:
         raise InputError(
@@ -137,13 +146,15 @@ def compile(
     given = (
         {key: str(value) for key, value in read_mapping(images, what="the file of images").items()} if images else {}
     )
+    config: Any = None
+    if target is not None:
+        load: Any = {"local": load_local, "kubeflow": load_kubeflow, "vertex": load_vertex}[target.value]
+        config = load(file=target_config)
     for each in names:
-        spec = compiling.compile_spec(each)
-        if registry or given:
-            known = {**(compiling.default_images(spec, registry=registry) if registry else {}), **given}
-            spec = compiling.resolve_images(spec, known)
-        documents = [spec] if target is None else get_target(target.value, file=target_config).compile(spec)
-        text = compiling.to_yaml(*documents)
+        bound = bind_variant(compiling.compile_spec(each), config, registry=registry, images=given)
+        for note in bound.notes:
+            typer.echo(f"note: {note}", err=True)
+        text = compiling.to_yaml(*bound.documents)
         if output is None:
             typer.echo(text, nl=False)
             continue

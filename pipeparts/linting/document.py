@@ -112,14 +112,6 @@ class Document:
         self.documents: list[Any] = documents
 
     @classmethod
-    def of(cls, spec: Spec) -> Document:
-        """The walks over a pipeline that is at hand; it knows no lines."""
-        document = cls.__new__(cls)
-        document.file, document.spec, document.documents = "", spec, [spec]
-        document.kubeflow_version, document.size_bytes, document.duplicates, document._lines = None, 0, [], {}
-        return document
-
-    @classmethod
     def read(cls, path: str | FilePath) -> Document:
         """Reads a file.
 

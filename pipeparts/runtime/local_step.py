@@ -26,6 +26,10 @@ from typing import Any
 
 #: How long a step that is told to stop has for its clean-up.
 GRACE_SECONDS = 5.0
+#: The file with what the run's steps are given: for a step's id, `timeout_seconds` and `secrets`.
+SETTINGS_VARIABLE = "PIPEPARTS_STEP_SETTINGS"
+
+_TIMED_OUT = 124
 
 _LAST_LINES = 40
 
@@ -51,7 +55,11 @@ def main(argv: list[str]) -> int:
     record = _begin(folder)
     signal.signal(signal.SIGTERM, _stop)
     sys.argv = [module, *arguments]
-    code, error = _run(module)
+    settings = _settings(folder.name)
+    clock = _Clock(folder, record, settings["timeout_seconds"]) if "timeout_seconds" in settings else None
+    code, error = _run(module, settings.get("secrets", {}))
+    if clock is not None and clock.stop():
+        code, error = _TIMED_OUT, clock.error
     if code == 0:
         _complete_artifacts(executor_input, Path(output_file))
     _finish(folder, record, code, error)
@@ -59,9 +67,65 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def _run(module: str) -> tuple[int, BaseException | None]:
+def _settings(step: str) -> dict[str, Any]:
+    path = os.environ.get(SETTINGS_VARIABLE)
+    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")).get(step, {}) if path else {}
+    return found
+
+
+class _Clock:
+    """Ends this step when its time is over: gently first, and at last whatever its native code does.
+
+    Attributes:
+        error: What the record says then.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], seconds: float) -> None:
+        from pipeparts.runtime.errors import PipepartsError
+
+        self.error = PipepartsError(
+            "the step's time is over",
+            parameter="timeout_seconds",
+            allowed=f"an end within {seconds:g} s",
+            received="no end",
+        )
+        self._folder, self._record, self._seconds = folder, record, seconds
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._over = False
+        # Its thread is not Python's: it works where no other gets the interpreter's lock.
+        faulthandler.dump_traceback_later(seconds + 2 * GRACE_SECONDS, exit=True)
+        threading.Thread(target=self._watch, name="watch-time", daemon=True).start()
+
+    def stop(self) -> bool:
+        """Stops the clock; returns whether the time was over."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the clock's own may be on its way
+        faulthandler.cancel_dump_traceback_later()
+        self._stopped.set()
+        with self._lock:
+            return self._over
+
+    def _watch(self) -> None:
+        if self._stopped.wait(self._seconds):
+            return
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._over = True
+            # Written now: whatever the step does with the signal, the record says why it ended.
+            _finish(self._folder, self._record, _TIMED_OUT, self.error)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._stopped.wait(GRACE_SECONDS):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(module: str, secrets: dict[str, str]) -> tuple[int, BaseException | None]:
     try:
-        _limit_time()
+        if secrets:
+            from pipeparts.runtime.secrets import read_secret
+
+            # In this process alone: no file and no other step has them.
+            os.environ.update({name: read_secret(place, parameter=name) for name, place in secrets.items()})
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         if error.code is None or error.code == 0:
@@ -81,24 +145,6 @@ def _argument(arguments: list[str], name: str) -> str | None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
-
-
-def _limit_time() -> None:
-    """Ends the step when its time is over: with an error, and by force where it does not listen to that."""
-    seconds = int(os.environ.get("PIPEPARTS_TIMEOUT_SECONDS") or 0)
-    if not seconds:
-        return
-
-    # A library that is busy outside of Python does not hear the alarm.
-    force = threading.Timer(seconds + GRACE_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
-    force.daemon = True
-    force.start()
-
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"the step was not done after {seconds:,} seconds (timeout_seconds)")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
 
 
 def _end_with_worker() -> None:

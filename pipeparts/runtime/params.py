@@ -53,7 +53,7 @@ def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], p
     others = "; ".join(f"{place}: {problem['msg']}" for place, problem in zip(places[1:], problems[1:], strict=True))
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        fields = _fields_at(model, first["loc"][:-1])
+        fields = fields_at(model, first["loc"][:-1])
         hint = suggest(name, fields)
         return InputError(
             f"`{parameter}` has a key that is not known",
@@ -73,7 +73,7 @@ def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], p
     )
 
 
-def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+def fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
     """The field names of the (nested) model that a validation error points into."""
     current: Any = model
     is_key = False

@@ -49,7 +49,7 @@ def _from_environment(name: str, parameter: str) -> str:
         parameter,
         looked=f"the environment variable {name}",
         received="it is not set" if value is None else "it is empty",
-        hint="set it for this step: a Kubernetes or Vertex secret as an environment variable, or `export` on a laptop",
+        hint=f"say where it is: `secrets: {{{name}: ...}}` in the target's file (docs/configuration.md), or export it",
     )
 
 

@@ -34,11 +34,10 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
-    require_images,
     require_no_window,
     wait_for_end,
 )
-from pipeparts.targets.binding import Settings, bind
+from pipeparts.targets.binding import bind_for_submission
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +101,7 @@ class KubeflowTarget(Target):
 
     @override
     def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
-        config = self._config
-        spec = require_images(spec, registry=config.registry, images=dict(config.images))
-        settings = Settings(
-            PLATFORM, config.defaults, config.steps, config.accelerators, accelerator_label=config.accelerator_label
-        )
-        bound, beside = bind(spec, settings)
-        return [bound, beside] if beside else [bound]
+        return bind_for_submission(spec, self._config).documents
 
     @override
     def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:

@@ -23,11 +23,12 @@ from pipeparts import __version__, catalog, compiling
 from pipeparts.config import LocalConfig
 from pipeparts.errors import ContractError, InputError, suggest
 from pipeparts.runtime.files import write_json, write_text
-from pipeparts.runtime.secrets import read_secret
+from pipeparts.runtime.local_step import SETTINGS_VARIABLE
 from pipeparts.runtime.state import ROOT_VARIABLE
+from pipeparts.step_settings import StepNames
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import RunResult, RunState
-from pipeparts.targets.binding import Settings, bind
+from pipeparts.targets.binding import bind, check_secrets, local_steps
 from pipeparts.targets.local_record import RunRecord, failures
 from pipeparts.targets.local_spec import (
     DEFAULT_FAMILY,
@@ -78,10 +79,15 @@ def run(
     spec = pipeline if isinstance(pipeline, dict) else compiling.read_yaml(pipeline)
     arguments = prepare_arguments(spec, arguments or {})
     interpreters = _interpreters(spec, config)
-    bound, _ = bind(spec, Settings("local", config.defaults, config.steps))
     images = step_images(spec, interpreters)
     run_id = run_id or new_run_id(spec["pipelineInfo"]["name"])
-    local_spec, nodes = localize(bound, images=images, given=arguments, run_name=run_id)
+    bound = bind(spec, config)
+    for note in bound.notes:
+        logger.debug("%s", note)
+    local_spec, nodes = localize(bound.spec, images=images, given=arguments, run_name=run_id)
+    tasks = {node.id: StepNames(node.name, node.display_name, node.component) for node in nodes if node.kind == "step"}
+    settings = local_steps(spec, config, tasks)
+    check_secrets(spec, config)
     root = root_folder(config)
     folder = root / "runs" / run_id
     folder.mkdir(parents=True)
@@ -111,9 +117,15 @@ def run(
             "cache": str(root / "cache") if config.cache else None,
         }
         write_json(folder / "job.json", job)
+        environment = _environment(root, config, interpreters)
+        # A step that starts a run of its own has the variable of this one.
+        environment.pop(SETTINGS_VARIABLE, None)
+        if settings:
+            write_json(folder / "step_settings.json", settings)
+            environment[SETTINGS_VARIABLE] = str(folder / "step_settings.json")
         progress.begin(record)
         try:
-            _work(record, config, _environment(root, config, interpreters), progress)
+            _work(record, config, environment, progress)
         finally:
             # Where watching itself failed, the steps were stopped, and the record must not stay at "running".
             if record.data["state"] == "running":
@@ -143,8 +155,7 @@ def check_runs_here(spec: Spec, config: LocalConfig) -> None:
     """
     check_local(spec)
     _interpreters(spec, config)
-    bind(spec, Settings("local", config.defaults, config.steps))
-    _secrets(config)
+    bind(spec, config)
 
 
 def new_run_id(pipeline: str) -> str:
@@ -261,7 +272,7 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
         # Without a server, MLflow puts its files into ./mlruns of wherever the command was started.
         environment.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(root / "mlflow-artifacts"))
-    environment.update({**config.environment, **_secrets(config)})
+    environment.update(config.environment)
     for family, interpreter in {**_every_interpreter(config), **interpreters}.items():
         environment[interpreter_variable(family)] = str(interpreter)
     # A step that starts a run of its own does so with the same settings; and it is gone before the step has to be.
@@ -274,11 +285,6 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
         paths = environment.get("PYTHONPATH", "").split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join([*(path for path in paths if path), str(package)])
     return environment
-
-
-def _secrets(config: LocalConfig) -> dict[str, str]:
-    """The secrets, for the steps' environment alone: they are never written down."""
-    return {name: read_secret(where, parameter=f"secrets.{name}") for name, where in config.secrets.items()}
 
 
 def _work(record: RunRecord, config: LocalConfig, environment: Mapping[str, str], progress: Progress) -> None:

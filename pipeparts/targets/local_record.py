@@ -303,6 +303,9 @@ def _without_a_word(folder: Path, step: Mapping[str, Any]) -> dict[str, Any]:
     elif crashes:
         message = "the step's process crashed in native code"
         lines = lines[crashes[-1] :][:_LAST_LINES]
+    elif any(line.startswith("Timeout (") for line in lines):  # faulthandler's word for it
+        message = "the step's time was over, and its native code would not be stopped (setting timeout_seconds)"
+        lines = lines[-_LAST_LINES:]
     else:
         message = "the step's process was killed: often the machine ran out of memory"
         lines = lines[-_LAST_LINES:]

@@ -37,6 +37,7 @@ from pipeparts.targets.base import (
     choose_schedule,
     wait_for_end,
 )
+from pipeparts.targets.binding import check_secrets
 from pipeparts.targets.local_once import note_of
 from pipeparts.targets.local_record import GROUPS, failures, read_kept
 
@@ -77,6 +78,7 @@ class LocalTarget(Target):
         check_key(key)
         self.compile(spec)
         prepare_arguments(spec, arguments)  # what is wrong is said here, and not in a log
+        check_secrets(spec, self._config)
         pipeline = spec["pipelineInfo"]["name"]
         note = note_of(self._root, pipeline, key)
         known = read_kept(note)

@@ -32,11 +32,10 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
-    require_images,
     require_no_window,
     wait_for_end,
 )
-from pipeparts.targets.binding import Settings, bind
+from pipeparts.targets.binding import bind_for_submission
 
 logger = logging.getLogger(__name__)
 
@@ -93,16 +92,20 @@ class VertexTarget(Target):
 
     @override
     def compile(self, spec: compiling.Spec) -> list[compiling.Spec]:
-        config = self._config
-        spec = require_images(spec, registry=config.registry, images=dict(config.images))
-        settings = Settings(PLATFORM, config.defaults, config.steps, config.accelerators, project=config.project)
-        return [bind(spec, settings)[0]]
+        return bind_for_submission(spec, self._config).documents
+
+    def _bind(self, spec: compiling.Spec) -> compiling.Spec:
+        """The one document, as something is about to be made of it: it is said what is left out."""
+        bound = bind_for_submission(spec, self._config)
+        for note in bound.notes:
+            logger.warning("%s", note)
+        return bound.spec
 
     @override
     def submit(self, spec: compiling.Spec, arguments: Mapping[str, Any], *, key: str) -> RemoteRun:
         check_key(key)
         arguments = prepare_arguments(spec, arguments)
-        (document,) = self.compile(spec)
+        document = self._bind(spec)
         pipeline = document["pipelineInfo"]["name"]
         service = self._service
         for number in range(1, _MOST_RUNS + 1):
@@ -174,7 +177,7 @@ class VertexTarget(Target):
     def schedule(self, planned: PlannedSchedule) -> RemoteSchedule:
         require_no_window(planned)
         arguments = prepare_arguments(planned.spec, planned.arguments)
-        (document,) = self.compile(planned.spec)
+        document = self._bind(planned.spec)
         found = self._service.schedules(planned.name)
         if found and _digest_of(found[0]) == planned.digest:
             kept, change = found[0], "unchanged"

@@ -128,6 +128,32 @@ def test_compile_with_images(here: Path) -> None:
     assert "an image that can change under its name" in result.stderr
 
 
+def test_compile_for_a_platform(here: Path) -> None:
+    (here / "kubeflow.yaml").write_text(
+        "registry: registry.example/team\n"
+        "defaults: {memory: 2Gi, pod_labels: {team: a}}\n"
+        "steps: {require_verdict: {timeout_seconds: 60}}\n"
+    )
+    result = call("compile", "require_verdict", "--target", "kubeflow", "--target-config", "kubeflow.yaml")
+    assert result.exit_code == 0, result.output
+    core, platform = yaml.safe_load_all(result.stdout)
+    container = core["deploymentSpec"]["executors"]["exec-require-verdict"]["container"]
+    assert container["image"].startswith("registry.example/team/pipeparts-python-data:")
+    assert container["resources"]["resourceMemoryLimit"] == "2Gi"
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    expected = {"activeDeadlineSeconds": "60", "podMetadata": {"labels": {"team": "a"}}}
+    assert executors == {"exec-require-verdict": expected}
+    (here / "configs").mkdir()
+    required = "project: p\nlocation: l\npipeline_root: gs://b\n"
+    (here / "configs" / "vertex.yaml").write_text(f"{required}defaults: {{pod_labels: {{team: a}}}}\n")
+    result = call("compile", "require_verdict", "--target", "vertex", "-o", "variant.yaml")
+    assert "note: Vertex AI has no use for the setting pod_labels: left out of require-verdict" in result.stderr
+    assert compiling.read_yaml("variant.yaml") == compiling.compile_spec("require_verdict")
+    result = call("compile", "require_verdict", "--target-config", "kubeflow.yaml")
+    assert result.exit_code == 2
+    assert "settings of a target, and no target" in result.stderr
+
+
 def test_compile_all_needs_a_folder() -> None:
     result = call("compile", "all")
     assert result.exit_code == 2

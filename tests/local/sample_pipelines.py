@@ -91,6 +91,31 @@ def flaky(path: str) -> int:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
+def variables(names: list) -> dict:
+    """Tells what is in some environment variables."""
+    import os
+
+    return {name: os.environ.get(name, "") for name in names}
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def hang(how: str) -> str:
+    """Does not end by itself."""
+    import ctypes
+    import time
+
+    if how == "native":
+        ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock held
+    try:
+        time.sleep(600)
+    finally:
+        print("cleaned up")
+        if how == "stubborn":
+            time.sleep(600)
+    return how
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def named(n: int) -> NamedTuple("Outputs", [("n", int)]):
     """Gives a named output."""
     return (n,)
@@ -180,6 +205,24 @@ def badly(how: str) -> None:
 def retried(path: str) -> int:
     """A step that works the third time."""
     return flaky(path=path).set_retry(3, backoff_duration="0s").output
+
+
+@dsl.pipeline(name="told")
+def told(names: list) -> None:
+    """Shows a step's variables."""
+    variables(names=names)
+
+
+@dsl.pipeline(name="hanging")
+def hanging(how: str) -> None:
+    """A step that does not end."""
+    hang(how=how)
+
+
+@dsl.pipeline(name="tried_once")
+def tried_once(path: str) -> int:
+    """A step that fails, and is not tried again."""
+    return flaky(path=path).output
 
 
 @dsl.pipeline(name="undecided")

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import kfp_server_api
 import yaml
 from google.protobuf import json_format
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 PREFIX = "/apis/v2beta1"
@@ -172,7 +173,7 @@ class KubeflowServer:
             core = document.get("pipeline_spec", document)
             spec = json_format.ParseDict(core, pipeline_spec_pb2.PipelineSpec())
             if "platform_spec" in document:
-                json_format.ParseDict(document["platform_spec"], pipeline_spec_pb2.PlatformSpec())
+                check_platform(document["platform_spec"], set(spec.components))
         except json_format.ParseError as error:
             return 400, _problem(3, f"Invalid IR spec format: {error}")
         declared = spec.root.input_definitions.parameters
@@ -303,6 +304,15 @@ class KubeflowServer:
     def _now(self) -> str:
         self._clock += dt.timedelta(seconds=1)
         return self._clock.isoformat().replace("+00:00", "Z")
+
+
+def check_platform(document: dict[str, Any], components: set[str]) -> None:
+    """Reads a platform's document as the backend does: each executor's part is a KubernetesExecutorConfig."""
+    platform = json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
+    for label, struct in platform.platforms["kubernetes"].deployment_spec.executors.items():
+        json_format.ParseDict(json_format.MessageToDict(struct), KubernetesExecutorConfig())
+        if label.replace("exec-", "comp-", 1) not in components:
+            raise json_format.ParseError(f"no executor {label}")
 
 
 def checked(model: str, document: dict[str, Any]) -> dict[str, Any]:

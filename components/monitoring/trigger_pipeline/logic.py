@@ -248,8 +248,9 @@ def _call(
 ) -> _Call:
     chosen = {**_known_here(target), **settings}
     if target == "local":
-        # Local steps run in no image: the same settings serve every platform.
-        chosen = {name: value for name, value in chosen.items() if name not in ("registry", "images")}
+        # Local steps run in no image, and on whatever is here: the same settings serve every platform.
+        unused = ("registry", "images", "accelerators")
+        chosen = {name: value for name, value in chosen.items() if name not in unused}
         if not wait:
             logger.info("on this machine the run is waited for: nobody would watch over it after this step's end")
     # What is secret stays out of the list of processes, where everybody can read a command's arguments.
