@@ -1,0 +1,158 @@
+"""The guides, followed to the letter: each file that they show is written, each command that they show is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from pipeparts.cli import app
+from tests.targets.kubeflow_server import KubeflowServer, kubeflow_server
+from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer, vertex_server
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+FLIGHTS = ROOT / "tests" / "data" / "flights.csv"
+
+
+def blocks(guide: str, kind: str) -> list[str]:
+    text = (DOCS / guide).read_text()
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> list[str]:
+    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ pipeparts ")]
+
+
+def follow(guide: str, folder: Path, replace: dict[str, str], environment: dict[str, str]) -> list[str]:
+    """Writes the guide's files, runs its commands in their order, and gives what they printed."""
+    for block in blocks(guide, "yaml"):
+        name = re.match(r"# ([a-z-]+\.yaml)\n", block)
+        if name:
+            for old, new in replace.items():
+                block = block.replace(old, new)
+            (folder / name[1]).write_text(block)
+    said = []
+    for block in blocks(guide, "console"):
+        for command in commands(block):
+            done = subprocess.run(
+                [sys.executable, "-m", "pipeparts.cli", *shlex.split(command)[1:]],
+                cwd=folder,
+                env={**os.environ, **environment, "COLUMNS": "160", "NO_COLOR": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            said.append(done.stdout)
+    return said
+
+
+@pytest.fixture
+def kubeflow() -> Iterator[KubeflowServer]:
+    with kubeflow_server() as server:
+        yield server
+
+
+@pytest.fixture
+def vertex(tmp_path: Path) -> Iterator[VertexServer]:
+    (tmp_path / "server").mkdir()
+    with vertex_server(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_kubeflow_from_an_empty_namespace_to_a_schedule(kubeflow: KubeflowServer, tmp_path: Path) -> None:
+    kubeflow.multi_user = True
+    kubeflow.token = "the-token"
+    replace = {
+        "https://kubeflow.example.org/pipeline": kubeflow.host,
+        "gs://my-bucket/flights/*.csv.gz": str(FLIGHTS),
+    }
+    said = follow("kubeflow.md", tmp_path, replace, {"KUBEFLOW_TOKEN": "the-token", "HOME": str(tmp_path)})
+    (run,) = kubeflow.runs.values()
+    assert run["display_name"] == "train-and-register-first"
+    beside = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert beside["exec-train-lightgbm"]["secretAsEnv"][0]["secretName"] == "mlflow"
+    core = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    assert core["exec-train-lightgbm"]["container"]["resources"]["resourceMemoryLimit"] == "32Gi"
+    (schedule,) = kubeflow.recurring.values()
+    assert schedule["display_name"] == "train-and-register-flights"
+    assert schedule["status"] == "ENABLED"
+    assert any("succeeded" in text for text in said)
+    assert "train-and-register-flights" in said[-1]
+
+
+@pytest.mark.slow
+def test_vertex_from_an_empty_project_to_a_schedule(vertex: VertexServer, tmp_path: Path) -> None:
+    replace = {
+        "project: my-project": f"project: {PROJECT}\nendpoint: {vertex.endpoint}",
+        "location: europe-west4": f"location: {LOCATION}",
+        "gs://my-bucket/pipelines": f"gs://{BUCKET}/pipelines",
+        "gs://my-bucket/flights/*.csv.gz": str(FLIGHTS),
+    }
+    said = follow("vertex.md", tmp_path, replace, vertex.environment)
+    (job,) = vertex.jobs.values()
+    assert job.service_account == "runner@my-project.iam.gserviceaccount.com"
+    assert job.labels["team"] == "flights"
+    text = (tmp_path / "training.yaml").read_text()
+    assert "secrets/mlflow-token/versions/1" in text
+    (schedule,) = vertex.schedules.values()
+    assert schedule.cron == "TZ=Europe/Amsterdam 0 6 * * 1"
+    assert schedule.state.name == "ACTIVE"
+    assert "train-and-register-flights" in said[-1]
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Every call of pipeparts in the guides and in the examples of continuous integration."""
+    found = []
+    for guide in sorted(DOCS.glob("*.md")):
+        for block in blocks(guide.name, "console"):
+            found += [(guide.name, command) for command in commands(block)]
+    for path in sorted((ROOT / "configs" / "ci").glob("*.yml")):
+        for line in path.read_text().splitlines():
+            if match := re.search(
+                r"(?:run: |- |^\s+)(pipeparts (?:compile|lint|diff|submit|schedule|publish)\b.*)", line
+            ):
+                found.append((path.name, match[1].partition(" > ")[0]))
+    return found
+
+
+@pytest.mark.parametrize(("where", "line"), command_lines())
+def test_every_command_that_is_shown_is_one(where: str, line: str) -> None:
+    """Its options and arguments are those of the command; nothing is run."""
+    command: Any = get_command(app)
+    words = shlex.split(line)[1:]
+    context = command.context_class(command)
+    while hasattr(command, "get_command"):
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"{where}: there is no command {name!r}"
+        command, context = found, found.context_class(found, parent=context)
+    command.parse_args(context, words)
+
+
+def test_the_examples_of_continuous_integration_gate_both() -> None:
+    for name in ("github-actions.yml", "gitlab-ci.yml"):
+        text = (ROOT / "configs" / "ci" / name).read_text()
+        assert isinstance(yaml.safe_load(text), dict)
+        for word in ("pipeparts lint", "pipeparts diff", "--fail-on breaking", "--wait", "schedule create", "publish"):
+            assert word in text, f"{name} has no {word}"
+        assert "credentials_json" not in text
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if "://" not in link:
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
