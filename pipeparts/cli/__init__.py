@@ -4,7 +4,13 @@ A module holds the commands of one kind. Anything heavier than typer is imported
 `--help` at once.
 """
 
-from pipeparts.cli import catalog_commands, lint_command, local_commands, remote_commands  # noqa: F401 (they register their commands)
+from pipeparts.cli import (  # noqa: F401 (they register their commands)
+    catalog_commands,
+    diff_command,
+    lint_command,
+    local_commands,
+    remote_commands,
+)
 from pipeparts.cli.app import app, main
 
 __all__ = ["app", "main"]
