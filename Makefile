@@ -19,7 +19,7 @@ MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flight
 MAIL_PORT ?= 8025
 
 .DEFAULT_GOAL := help
-.PHONY: help install run monitor test test-slow lint golden docs lock component clean
+.PHONY: help install run monitor test test-slow lint golden docs lock bench component clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -71,6 +71,12 @@ docs: install ## write the generated READMEs and the catalog table anew
 lock: ## resolve the locked requirements anew from setup.py
 	$(UV) pip compile --quiet setup.py --universal --python-version 3.11 --extra local --extra dev --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o $(LOCK)
+
+ROWS ?= 1000000
+STAGES ?= ingest profile features drift predict start
+ROUNDS ?= 3
+bench: install ## measure each stage against what a user would pick instead (ROWS=, STAGES=, ROUNDS=)
+	$(BIN)/python -m benchmarks --rows $(ROWS) --stages $(STAGES) --rounds $(ROUNDS)
 
 component: install ## make a new component: make component NAME=stage/name
 	$(BIN)/python -m pipeparts.scaffold $(NAME)
