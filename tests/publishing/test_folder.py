@@ -302,6 +302,7 @@ for version in versions:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_publish_at_once_to_a_folder_lose_nothing(tmp_path: Path, make: Make) -> None:
     names = ["a", "b", "c", "d"]
     versions = [f"1.{minor}.0" for minor in range(4)]
@@ -317,6 +318,7 @@ def test_processes_that_publish_at_once_to_a_folder_lose_nothing(tmp_path: Path,
     assert all(f"{name}/1.3.0/component.yaml" in page for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
 def test_publishers_at_once_to_a_bucket_lose_nothing(
     kind: str, make: Make, request: pytest.FixtureRequest, tmp_path: Path
