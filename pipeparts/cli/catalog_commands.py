@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeparts.cli.app import app
-from pipeparts.cli.inputs import AnySettings, Json, Platform
+from pipeparts.cli.inputs import AnySettings, Images, Json, Platform, Registry, read_images
 from pipeparts.cli.output import make_console, print_json
 from pipeparts.errors import InputError
 
@@ -110,12 +110,8 @@ def compile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file, or for `all` the folder (default: print).")
     ] = None,
-    registry: Annotated[
-        str, typer.Option(help="Write images of this registry, tagged with the release and a hash of the code.")
-    ] = "",
-    images: Annotated[
-        Path | None, typer.Option(help="A YAML file with an image for each family: `data: registry/name@sha256:...`.")
-    ] = None,
+    registry: Registry = "",
+    images: Images = None,
     target: Annotated[
         Platform | None,
         typer.Option(help="Write this platform's variant, with the settings of its steps.", show_default=False),
@@ -124,7 +120,7 @@ def compile(
 ) -> None:
     """Compile to KFP v2 YAML; without images, they keep their families' names."""
     from pipeparts import catalog, compiling
-    from pipeparts.config import load_kubeflow, load_local, load_vertex, read_mapping
+    from pipeparts.config import load_kubeflow, load_local, load_vertex
     from pipeparts.runtime.files import write_text
     from pipeparts.targets.binding import bind_variant
 
@@ -143,9 +139,7 @@ def compile(
     names = (
         [e.name for e in [*catalog.components(), *catalog.pipelines()]] if name == "all" else [catalog.find(name).name]
     )
-    given = (
-        {key: str(value) for key, value in read_mapping(images, what="the file of images").items()} if images else {}
-    )
+    given = read_images(images)
     config: Any = None
     if target is not None:
         load: Any = {"local": load_local, "kubeflow": load_kubeflow, "vertex": load_vertex}[target.value]

@@ -55,6 +55,12 @@ Settings = Annotated[
     Path | None,
     typer.Option("--target-config", help="Settings of the target (default configs/local.yaml).", metavar="FILE"),
 ]
+Registry = Annotated[
+    str, typer.Option(help="Write images of this registry, tagged with the release and a hash of the code.")
+]
+Images = Annotated[
+    Path | None, typer.Option(help="A YAML file with an image for each family: `data: registry/name@sha256:...`.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Once = Annotated[
     str | None,
@@ -126,6 +132,13 @@ def read_pipeline(name: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         return compiling.read_yaml(path)
     return compiling.compile_spec(catalog.find(name).name)
+
+
+def read_images(file: Path | None) -> dict[str, str]:
+    """The image of each family that a file names."""
+    from pipeparts.config import read_mapping
+
+    return {key: str(value) for key, value in read_mapping(file, what="the file of images").items()} if file else {}
 
 
 def local_config(file: Path | None, root: Path | None, **overrides: Any) -> LocalConfig:

@@ -20,7 +20,7 @@ from pipeparts.diffing.changes import (
 )
 from pipeparts.diffing.graph import Graph, Node, Origin, Step, paths_in, read_graph, render
 from pipeparts.diffing.interface import interface_changes
-from pipeparts.diffing.matching import Matches, match
+from pipeparts.diffing.matching import GONE, Matches, match
 from pipeparts.diffing.reading import Compiled, Templates
 from pipeparts.diffing.steps import executor_changes, platform_changes, port_changes
 from pipeparts.errors import InputError
@@ -76,9 +76,10 @@ def interface_only(old: Compiled, new: Compiled) -> Comparison:
 
 def _pipeline_changes(old: Compiled, new: Compiled) -> Iterator[Change]:
     """What concerns the pipeline as a whole: settings, and the platforms that it is bound to."""
-    for key in sorted({*old.spec, *new.spec} - {"components", "deploymentSpec", "root", "sdkVersion", "pipelineInfo"}):
-        if dumped(old.spec.get(key)) != dumped(new.spec.get(key)):
-            yield difference("setting-changed", f"the pipeline's {key}", old.spec.get(key), new.spec.get(key))
+    before, after = (_of_the_pipeline(each) for each in (old, new))
+    for key in sorted({*before, *after}):
+        if dumped(before.get(key)) != dumped(after.get(key)):
+            yield difference("setting-changed", f"the pipeline's {key}", before.get(key), after.get(key))
     for platform in sorted({*old.platforms, *new.platforms}):
         if platform not in old.platforms:
             yield Change(
@@ -102,6 +103,13 @@ def _pipeline_changes(old: Compiled, new: Compiled) -> Iterator[Change]:
                 yield difference(
                     "platform-changed", f"{platform}: {key} of the pipeline", before.get(key), after.get(key)
                 )
+
+
+def _of_the_pipeline(compiled: Compiled) -> dict[str, Any]:
+    """What of a pipeline has no words of its own elsewhere."""
+    spec = without(compiled.spec, "components", "deploymentSpec", "root", "sdkVersion", "pipelineInfo")
+    root = without(compiled.spec["root"], "dag", "inputDefinitions", "outputDefinitions")
+    return {**spec, **root, **without(compiled.spec["pipelineInfo"], "name", "description")}
 
 
 class _Comparer:
@@ -161,17 +169,11 @@ class _Comparer:
             )
 
     def _words(self, origin: Origin, *, old: bool, whole: bool = False) -> str:
-        if not old:
-            names: Callable[[str], str] = (lambda path: path) if whole else (lambda path: self._short(self._new, path))
-        elif whole:
-            names = self._matches.name
-        else:
-            names = self._shown_old
-        return render(origin, names, whole=whole)
+        def name(path: str) -> str:
+            known = self._matches.name(path) if old else path
+            return known if whole else self._short_any(known)
 
-    def _shown_old(self, path: str) -> str:
-        name = self._matches.name(path)
-        return self._short(self._old if name == path and path not in self._new.steps else self._new, name)
+        return render(origin, name, whole=whole)
 
     @staticmethod
     def _waits(graph: Graph, node: Node) -> tuple[set[str], set[str]]:
@@ -283,29 +285,23 @@ class _Comparer:
         ):
             if _settings(key, old.task) != _settings(key, new.task):
                 yield difference(kind, subject, _settings(key, old.task), _settings(key, new.task), steps)
-        before, after = (self._other_settings(each.task) for each in (old, new))
+        before, after = (self._other_settings(each) for each in (old, new))
         for key in sorted({*before, *after}):
             if dumped(before.get(key)) != dumped(after.get(key)):
                 yield difference("setting-changed", key, before.get(key), after.get(key), steps)
 
     @staticmethod
-    def _other_settings(task: dict[str, Any]) -> dict[str, Any]:
-        """What of a task has no words of its own above."""
-        known = (
-            "taskInfo",
-            "inputs",
-            "dependentTasks",
-            "cachingOptions",
-            "componentRef",
-            "retryPolicy",
-            "iteratorPolicy",
-        )
-        rest = without(task, *known, "triggerPolicy", "parameterIterator", "artifactIterator")
-        trigger = without(task.get("triggerPolicy"), "condition")
-        return {**rest, **{f"trigger {key}": value for key, value in trigger.items()}}
+    def _other_settings(node: Node) -> dict[str, Any]:
+        """What of a task and its component has no words of its own above."""
+        known = ("taskInfo", "inputs", "dependentTasks", "componentRef", "parameterIterator", "artifactIterator")
+        rest = without(node.task, *known, "cachingOptions", "retryPolicy", "iteratorPolicy", "triggerPolicy")
+        trigger = without(node.task.get("triggerPolicy"), "condition")
+        component = without(node.component, "executorLabel", "dag", "inputDefinitions", "outputDefinitions")
+        return {**rest, **component, **{f"trigger {key}": value for key, value in trigger.items()}}
 
     def _short_any(self, path: str) -> str:
-        return self._short(self._new if path in self._new.steps or path in self._new.groups else self._old, path)
+        """The name to show for a new path, or for an old one that is gone."""
+        return self._short(self._old, path.removesuffix(GONE)) if path.endswith(GONE) else self._short(self._new, path)
 
     @staticmethod
     def _short(graph: Graph, path: str) -> str:

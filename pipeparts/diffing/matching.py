@@ -16,6 +16,10 @@ _CONTENT, _NAME, _BASE_NAME, _INPUTS, _PLACE = 4.0, 3.0, 2.5, 2.0, 0.5
 _RENAMED = 5.0
 
 
+#: Marks the path of what only the old pipeline has.
+GONE = " (gone)"
+
+
 @dataclasses.dataclass(frozen=True)
 class Matches:
     """Old path to new path, of the steps and of the groups that are in both."""
@@ -24,8 +28,8 @@ class Matches:
     groups: dict[str, str]
 
     def name(self, old: str) -> str:
-        """What an old path is called in the new pipeline; itself where it is gone."""
-        return self.steps.get(old) or self.groups.get(old) or old
+        """What an old path is called in the new pipeline; where it is gone, what no new one is called."""
+        return self.steps.get(old) or self.groups.get(old) or f"{old}{GONE}"
 
 
 def match(old: Graph, new: Graph) -> Matches:

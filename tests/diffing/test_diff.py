@@ -224,6 +224,12 @@ PLANTED: dict[str, tuple[Callable[[Spec], Any], str, str]] = {
         "internal",
     ),
     "pipeline root": (set_path("defaultPipelineRoot")("gs://other"), "setting-changed", "internal"),
+    "name shown of the pipeline": (set_path("pipelineInfo", "displayName")("Mine"), "setting-changed", "internal"),
+    "passthrough": (
+        set_path("components", "comp-load", "taskConfigPassthroughs")([{"field": "RESOURCES"}]),
+        "setting-changed",
+        "internal",
+    ),
     "step added": (add_a_step, "step-added", "internal"),
     "step gone": (lambda spec: tasks(spec).pop("score-2"), "step-removed", "internal"),
     "step renamed": (rename_a_step, "step-renamed", "internal"),
@@ -373,6 +379,24 @@ def test_a_change_in_many_steps_is_said_once(compiled: dict[str, Spec]) -> None:
     assert len(change.steps) > 8
     assert "in steps " in change.headline
     assert "more changed: registry.example/team/python:1.0 → registry.example/team/python:1.1" in change.headline
+
+
+def test_an_edge_from_a_step_of_the_same_name_that_is_another_one(compiled: dict[str, Spec]) -> None:
+    """`tell` goes, `shell` takes its name: who waited for the one waits for another one now."""
+    spec = copy.deepcopy(compiled["with_condition"])
+    spec["root"]["dag"]["tasks"]["last"] = {
+        "componentRef": {"name": "comp-load"},
+        "inputs": {"parameters": {"source": {"componentInputParameter": "source"}}},
+        "dependentTasks": ["tell-2"],
+        "taskInfo": {"name": "last"},
+    }
+    changed = copy.deepcopy(spec)
+    del tasks(changed)["load"], tasks(changed)["condition-1"]
+    tasks(changed)["tell-2"]["dependentTasks"] = []
+    tasks(changed)["load"] = tasks(changed).pop("last")  # the same code and inputs, another place
+    found = {(change.kind, change.steps) for change in diff(spec, changed).changes}
+    assert ("order-changed", ("tell-2",)) in found
+    assert ("condition-removed", ()) in found
 
 
 def test_a_component_s_own_parameter_is_said_once(compiled: dict[str, Spec]) -> None:
