@@ -95,6 +95,7 @@ class KubeflowConfig(RemoteConfig):
         username: Whom to sign in as where the installation asks with Dex's form, instead of a token.
         password: Where that one's password is, "env:NAME" or "file:/path".
         ca_cert: The file with the certificates to trust, where they are not the machine's.
+        metadata_host: Where the metadata store is, for `outputs`; empty: at the top of the API's host.
         upload: Whether pipelines are uploaded as versions, and runs made from those: the console then groups them.
         accelerator_label: The label of nodes that says which accelerator they have.
         schedule_time_zone: The time zone that the installation reads schedules in (its CRON_SCHEDULE_TIMEZONE).
@@ -108,6 +109,7 @@ class KubeflowConfig(RemoteConfig):
     username: str = ""
     password: str = ""
     ca_cert: str = ""
+    metadata_host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
     upload: bool = False
     schedule_time_zone: str = "UTC"
     accelerator_label: str = "cloud.google.com/gke-accelerator"

@@ -373,6 +373,7 @@ def test_vertex_takes_resources_and_the_names_of_secrets(vertex: VertexServer, s
         experiment="flights",
         steps={"train": StepSettings(memory="16G", secrets={"TOKEN": "mlflow-token", "KEY": "key/versions/3"})},
     )
+    vertex.experiments["flights"] = []
     VertexTarget(config).submit(small, {}, key="k1")
     (job,) = vertex.jobs.values()
     spec = json.loads(json.dumps(type(job).to_dict(job)["pipeline_spec"]))
@@ -387,7 +388,7 @@ def test_vertex_takes_resources_and_the_names_of_secrets(vertex: VertexServer, s
     assert job.network == "projects/1/global/networks/ml"
     assert job.encryption_spec.kms_key_name.endswith("/cryptoKeys/k")
     assert job.labels["team"] == "ml"
-    assert job.labels["vertex-ai-pipelines-experiment"] == "flights"
+    assert len(vertex.experiments["flights"]) == 1
 
 
 # --- On this machine ------------------------------------------------------------------------------------------------
