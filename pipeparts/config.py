@@ -99,6 +99,7 @@ class KubeflowConfig(RemoteConfig):
         username: Whom to sign in as where the installation asks with Dex's form, instead of a token.
         password: Where that one's password is, "env:NAME" or "file:/path".
         ca_cert: The file with the certificates to trust, where they are not the machine's.
+        metadata_host: Where the metadata store is, for `outputs`; empty: at the top of the API's host.
         upload: Whether pipelines are uploaded as versions, and runs made from those: the console then groups them.
         schedule_time_zone: The time zone that the installation reads schedules in (its CRON_SCHEDULE_TIMEZONE).
         accelerators: How a kind of accelerator is asked for, over and beside those of Google's clusters.
@@ -113,6 +114,7 @@ class KubeflowConfig(RemoteConfig):
     username: str = ""
     password: str = ""
     ca_cert: str = ""
+    metadata_host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
     upload: bool = False
     schedule_time_zone: str = "UTC"
     accelerators: dict[

@@ -109,6 +109,30 @@ class Schedule(Params):
         """The time zone."""
         return zoneinfo.ZoneInfo(self.time_zone)
 
+    @property
+    def portable_cron(self) -> str:
+        """The cron in the words that Kubeflow's and Vertex AI's schedulers read as this library does.
+
+        Kubeflow's parser (robfig/cron 1.2) has the days of the week from 0 to 6, so Sunday is 0 alone.
+
+        Raises:
+            InputError: For what is not plain cron: L, LW and #.
+        """
+        from cronsim.cronsim import Field
+
+        fields = self.cron.upper().split()
+        days = Field.DOW.parse(fields[4])
+        if fields[2].startswith("L") or not all(isinstance(day, int) for day in days):
+            raise InputError(
+                "not every platform reads this cron",
+                parameter="schedule.cron",
+                allowed="numbers, names, *, ranges, lists and steps",
+                received=self.cron,
+            )
+        if not fields[4].startswith("*") and any(mark in fields[4] for mark in "7/"):
+            fields[4] = ",".join(map(str, sorted({int(day) % 7 for day in days if isinstance(day, int)})))
+        return " ".join(fields)
+
     def windows(self, start: dt.datetime, end: dt.datetime) -> Iterator[Window]:
         """The windows that begin from `start` on and before `end`, the earliest first."""
         from cronsim import CronSim
@@ -126,11 +150,17 @@ class Schedule(Params):
 
     def last_window(self, now: dt.datetime) -> Window:
         """The newest window that is over."""
+        return next(self.past_windows(now))
+
+    def past_windows(self, now: dt.datetime) -> Iterator[Window]:
+        """The windows that are over, the newest first; there is no end to them."""
         from cronsim import CronSim
 
         ticks = CronSim(self.cron, now.astimezone(self.zone) + dt.timedelta(microseconds=1), reverse=True)
-        end, begin, previous = next(ticks), next(ticks), next(ticks)
-        return Window(previous, begin, end)
+        end, begin = next(ticks), next(ticks)
+        for previous in ticks:
+            yield Window(previous, begin, end)
+            begin, end = previous, begin
 
 
 def names_window(value: Any) -> bool:

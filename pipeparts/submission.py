@@ -118,23 +118,57 @@ def fill_versions(spec: Spec, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: For a source that is not there, or code that cannot be found.
     """
-    parameters = parameters_of(spec)
     filled = dict(arguments)
-
-    def value_of(name: str) -> Any:
-        return filled.get(name, parameters[name].get("defaultValue"))
-
-    for name, parameter in parameters.items():
-        if parameter["parameterType"] != "STRING" or value_of(name):
-            continue
-        if name == _PIPELINE_HASH:
-            filled[name] = spec_hash(spec)
-        elif name.endswith(_VERSION) and name.removesuffix(_VERSION) in parameters:
-            partner = name.removesuffix(_VERSION)
-            version = version_of(value_of(partner), parameter=partner)
-            if version:
-                filled[name] = version
+    if _PIPELINE_HASH in parameters_of(spec) and not _value_of(spec, arguments, _PIPELINE_HASH):
+        filled[_PIPELINE_HASH] = spec_hash(spec)
+    for name, partner in _empty_versions(spec, arguments):
+        version = version_of(_value_of(spec, arguments, partner), parameter=partner)
+        if version:
+            filled[name] = version
     return filled
+
+
+def data_versions(spec: Spec, arguments: Mapping[str, Any]) -> list[str]:
+    """The parameters that `fill_versions` would give the version that data has now.
+
+    Nothing is looked at: what comes later than a submission, as the runs of a schedule, must not keep it.
+
+    Args:
+        spec: The compiled pipeline.
+        arguments: What the user gave.
+    """
+    return [
+        name for name, partner in _empty_versions(spec, arguments) if _may_be_data(_value_of(spec, arguments, partner))
+    ]
+
+
+def _empty_versions(spec: Spec, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parameters `X_version` that are empty, each with its `X`."""
+    parameters = parameters_of(spec)
+    named = [(name, name.removesuffix(_VERSION)) for name in parameters if name.endswith(_VERSION)]
+    return [
+        (name, partner)
+        for name, partner in named
+        if partner in parameters
+        and parameters[name]["parameterType"] == "STRING"
+        and not _value_of(spec, arguments, name)
+    ]
+
+
+def _value_of(spec: Spec, arguments: Mapping[str, Any], name: str) -> Any:
+    return arguments.get(name, parameters_of(spec)[name].get("defaultValue"))
+
+
+def _may_be_data(value: Any) -> bool:
+    """Whether `version_of` would look for files under a value."""
+    if not isinstance(value, str) or not value.strip() or _QUERY.match(value):
+        return False
+    if _IMPORT_PATH.match(value) and not _exists(value):
+        return False
+    scheme = _SCHEME.match(value)
+    if scheme is not None and scheme.group(1).lower() not in _DATA_SCHEMES:
+        return False  # a database's URL, a registry's
+    return any(mark in value for mark in "/\\*.") or _exists(value)
 
 
 def version_of(value: Any, *, parameter: str) -> str:
@@ -147,14 +181,9 @@ def version_of(value: Any, *, parameter: str) -> str:
     Raises:
         InputError: Where it names something that is not there.
     """
-    if not isinstance(value, str) or not value.strip() or _QUERY.match(value):
-        return ""
-    if _IMPORT_PATH.match(value) and not _exists(value):
+    if isinstance(value, str) and _IMPORT_PATH.match(value) and not _exists(value):
         return code_version(value, parameter=parameter)
-    scheme = _SCHEME.match(value)
-    if scheme is not None and scheme.group(1).lower() not in _DATA_SCHEMES:
-        return ""  # a database's URL, a registry's
-    if any(mark in value for mark in "/\\*.") or _exists(value):
+    if _may_be_data(value):
         from pipeparts.runtime import sources
 
         return sources.files_version(sources.expand(value, parameter=parameter))

@@ -37,10 +37,11 @@ from pipeparts.cli.inputs import (
     run_key,
     talking,
 )
-from pipeparts.cli.output import make_console, make_progress, print_json, print_result, show_error
+from pipeparts.cli.output import make_console, print_json, show_error
 from pipeparts.errors import InputError
 
 if TYPE_CHECKING:
+    from pipeparts.schedules import Window
     from pipeparts.targets.base import RemoteRun, RemoteSchedule, Target
 
 
@@ -186,11 +187,16 @@ def outputs(
     from rich.table import Table
     from rich.text import Text
 
+    from pipeparts.targets.base import METRICS_TYPE
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("task", "output", "type", "value"):
         table.add_column(title, no_wrap=title != "value", overflow="fold")
     for each in found:
-        cells = (each.task or "the pipeline", each.name, each.type or "parameter", str(each.value))
+        said = str(each.value)
+        if each.type == METRICS_TYPE and each.metadata:
+            said = "\n".join(f"{name} = {value}" for name, value in sorted(each.metadata.items()))
+        cells = (each.task or "the pipeline", each.name, each.type or "parameter", said)
         table.add_row(*(Text(cell) for cell in cells))
     make_console().print(table)
 
@@ -206,15 +212,16 @@ def create_schedule(
     param: Parameters = None,
     paused: Annotated[bool, typer.Option("--paused", help="Make it, and let it wait for `schedule resume`.")] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Never through `run_scheduled`: refuse parameters that name the window.")
+        bool, typer.Option("--plain", help="Never through `run_scheduled`: refuse what differs from run to run.")
     ] = False,
     as_json: Json = False,
     target_config: AnySettings = None,
 ) -> None:
     """Make a schedule from a file of parameters, or replace the one of its name where anything has changed.
 
-    Parameters that name the window, as {start:%Y-%m}, are filled in for each run: on this machine by the scheduler, on
-    Kubeflow and Vertex AI by the pipeline run_scheduled, which the schedule then starts, and which starts the pipeline.
+    Parameters that name the window, as {start:%Y-%m}, are filled in for each run, and the version of the data is looked
+    up anew: on this machine by the scheduler, on Kubeflow and Vertex AI by the pipeline run_scheduled, which the
+    schedule then starts, and which starts the pipeline.
     """
     from pipeparts import submission
     from pipeparts.schedules import names_window, read_schedule
@@ -237,7 +244,9 @@ def create_schedule(
     called = name or f"{spec['pipelineInfo']['name']}-{file.stem}"
     with talking(target, target_config) as platform:
         planned = PlannedSchedule(called, spec, arguments, schedule, paused)
-        if names_window(arguments) and target is not Platform.LOCAL and not plain:
+        # What differs from run to run is settled at each run: the window, and the version that the data has then.
+        differs = names_window(arguments) or submission.data_versions(spec, arguments)
+        if differs and target is not Platform.LOCAL and not plain:
             planned = run_scheduled(platform, planned, pipeline=chosen(pipeline, None))
         _check(platform, planned.spec)
         made = platform.schedule(planned)
@@ -303,31 +312,43 @@ def delete_schedule(
 @app.command()
 def scheduler(
     once: Annotated[bool, typer.Option("--once", help="Run what is due, and end.")] = False,
+    catch_up: Annotated[
+        int, typer.Option(help="How many missed windows of a schedule are made up for, the newest; 0 for all.", min=0)
+    ] = 1,
     root: Root = None,
     target_config: Settings = None,
 ) -> None:
     """Run the schedules of this machine, each window once, until it is stopped (Ctrl-C, or SIGTERM)."""
     import datetime as dt
 
-    from pipeparts.targets.local_scheduler import run_due, serve
+    from pipeparts.targets.local_scheduler import Scheduler, run_due, serve
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("pipeparts").setLevel(logging.INFO)
-    config = local_config(target_config, root)
-    if once:
-        done = run_due(config, now=dt.datetime.now(dt.UTC), progress=make_progress)
-        for result in done:
-            print_result(result)
-        if not done:
-            typer.echo("nothing is due")
-        if any(result.state != "succeeded" for result in done):
-            raise typer.Exit(FAILED)
-        return
+    works = Scheduler(local_config(target_config, root), catch_up=catch_up, began=_say_begun, ended=_say_ended)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    if once:
+        over = run_due(works, dt.datetime.now(dt.UTC), stop)
+        if not over and not stop.is_set():
+            typer.echo("nothing is due")
+        if stop.is_set() or any(run.state != "succeeded" for run in over):
+            raise typer.Exit(INTERRUPTED if stop.is_set() else FAILED)
+        return
     typer.echo("waiting for what is due; Ctrl-C ends it")
-    serve(config, stop, progress=make_progress, ended=print_result)
+    serve(works, stop)
+
+
+def _say_begun(name: str, window: Window, run: RemoteRun) -> None:
+    what = "started" if run.new else "found"
+    typer.echo(f"{time.strftime('%H:%M:%S')}  {name}, {window}: {what} run {run.run_id}")
+
+
+def _say_ended(run: RemoteRun) -> None:
+    typer.echo(f"{time.strftime('%H:%M:%S')}  {run.pipeline} as {run.run_id}: {run.state}")
+    if run.error:
+        show_error(f"the run failed\n{run.error}")
 
 
 def _check(platform: Target, spec: dict[str, Any]) -> None:
@@ -358,8 +379,9 @@ def _watch() -> Any:
 
     def show(run: RemoteRun) -> None:
         for task in run.tasks:
-            if seen.get(task.name, "queued") != task.state:
-                seen[task.name] = task.state
+            name = task.id or task.name
+            if seen.get(name, "queued") != task.state:
+                seen[name] = task.state
                 typer.echo(f"{time.strftime('%H:%M:%S')}  {task.name}: {task.state}", err=True)
 
     return show

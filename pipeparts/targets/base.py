@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pipeparts import compiling
 from pipeparts.errors import InputError, ServiceError, suggest
 from pipeparts.schedules import Schedule, names_window
+from pipeparts.submission import data_versions
 
 if TYPE_CHECKING:
     from pipeparts.linting.findings import Finding
@@ -27,6 +28,9 @@ RunState = Literal["running", "succeeded", "failed", "interrupted"]
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@-]{0,127}")
 #: A service may be away for a moment while a run that takes hours is waited for.
 _MISSED_LOOKS = 10
+#: The pipeline that stands between a platform's scheduler and one whose parameters differ from run to run.
+RUN_SCHEDULED = "run-scheduled"
+METRICS_TYPE = "system.Metrics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,8 @@ class TaskStatus:
         started: When it began, ISO 8601; empty: not yet.
         ended: When it ended; empty: not yet.
         error: Why it failed, as far as the platform says.
+        link: Its log or its page; empty where there is none.
+        id: What tells it from another task of its name: in a loop there is one for each iteration.
     """
 
     name: str
@@ -69,6 +75,8 @@ class TaskStatus:
     started: str = ""
     ended: str = ""
     error: str = ""
+    link: str = ""
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +147,13 @@ class PlannedSchedule:
     schedule: Schedule
     paused: bool = False
 
-    @property
-    def digest(self) -> str:
-        """The same for the same pipeline, parameters and times."""
-        said = [compiling.spec_hash(self.spec), dict(self.arguments), self.schedule.model_dump()]
+    def digest(self, *sent: Any) -> str:
+        """The same for the same times and the same of what is sent: a changed image is a changed schedule.
+
+        Args:
+            sent: The documents, the parameters, and what else the configuration adds.
+        """
+        said = [self.schedule.model_dump(), *sent]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -276,33 +287,55 @@ def choose_schedule(name: str, found: Iterable[RemoteSchedule], *, where: str) -
     )
 
 
-def require_no_window(planned: PlannedSchedule, time_zone: str | None = None) -> None:
-    """Refuses what a platform's own scheduler cannot do.
+def require_schedulable(planned: PlannedSchedule, time_zone: str | None = None) -> PlannedSchedule:
+    """Refuses what a platform's own scheduler cannot do: it gives every run the same parameters.
 
     Args:
         planned: The schedule.
         time_zone: The one time zone that the platform's scheduler knows; None: it knows all.
 
+    Returns:
+        The schedule, its cron with the fields that every platform reads alike.
+
     Raises:
-        InputError: For parameters that name the window, and for another time zone.
+        InputError: For parameters that name the window, for versions of data that would stay as they are now, for
+            another time zone, and for fields of cron that are not everybody's.
     """
-    found = next((name for name, value in planned.arguments.items() if names_window(value)), None)
-    fills_in = planned.spec["pipelineInfo"]["name"] == "run-scheduled"
-    if found is not None and not fills_in:
-        raise InputError(
-            "this platform's scheduler gives every run the same parameters, and this one names the window",
-            parameter=found,
-            allowed="parameters without {start}, {end} or {previous_start}",
-            received=planned.arguments[found],
-            hint="schedule `run_scheduled` with this file (`pipeparts schedule create` does, without --plain), or call "
-            "`pipeparts submit --params FILE` from a scheduler of your own",
-        )
+    if planned.spec["pipelineInfo"]["name"] != RUN_SCHEDULED:
+        _require_same_every_time(planned)
     if time_zone is not None and planned.schedule.time_zone != time_zone:
         raise InputError(
             "this platform's scheduler has another time zone",
             parameter="schedule.time_zone",
             allowed=f"{time_zone} (the setting schedule_time_zone says what the installation was set to)",
             received=planned.schedule.time_zone,
+        )
+    schedule = planned.schedule.model_copy(update={"cron": planned.schedule.portable_cron})
+    return dataclasses.replace(planned, schedule=schedule)
+
+
+def _require_same_every_time(planned: PlannedSchedule) -> None:
+    through = (
+        "schedule `run_scheduled` with this file (`pipeparts schedule create` does, without --plain), or call "
+        "`pipeparts submit --params FILE --once-per-window` from a scheduler of your own"
+    )
+    found = next((name for name, value in planned.arguments.items() if names_window(value)), None)
+    if found is not None:
+        raise InputError(
+            "this platform's scheduler gives every run the same parameters, and this one names the window",
+            parameter=found,
+            allowed="parameters without {start}, {end} or {previous_start}",
+            received=planned.arguments[found],
+            hint=through,
+        )
+    frozen = data_versions(planned.spec, planned.arguments)
+    if frozen:
+        raise InputError(
+            "the data's version would stay what it is now: every run would take the first one's table from the cache",
+            parameter=frozen[0],
+            allowed="a version of your own that each run may keep, or a run for each time that looks at the data",
+            received="nothing: it is filled in when a run is submitted",
+            hint=through,
         )
 
 

@@ -12,17 +12,16 @@ import logging
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from pipeparts import __version__, compiling
 from pipeparts.config import KubeflowConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
-from pipeparts.runtime.secrets import read_secret
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
     Output,
@@ -34,16 +33,19 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
-    require_no_window,
+    require_schedulable,
     wait_for_end,
 )
 from pipeparts.targets.binding import bind_for_submission
+from pipeparts.targets.kubeflow_client import connect, retry_after
+from pipeparts.targets.kubeflow_metadata import read_outputs
 
 logger = logging.getLogger(__name__)
 
 PLATFORM = "kubeflow"
 
 _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+_METADATA_IN_CLUSTER = "http://metadata-envoy-service.kubeflow.svc.cluster.local:9090"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PAGE = 100
 #: Pauses before looking for a run whose creation was not answered: the server may still be at it.
@@ -96,7 +98,9 @@ class KubeflowTarget(Target):
     @override
     def step_settings(self) -> dict[str, Any]:
         return self._config.model_dump(
-            mode="json", exclude_defaults=True, exclude={"host", "token", "username", "password", "ca_cert"}
+            mode="json",
+            exclude_defaults=True,
+            exclude={"host", "metadata_host", "token", "username", "password", "ca_cert"},
         )
 
     @override
@@ -143,14 +147,8 @@ class KubeflowTarget(Target):
 
     @override
     def outputs(self, run_id: str) -> list[Output]:
-        """The ids of the artifacts: Kubeflow's API names no more, and no values of parameters."""
-        run = self._server.get(run_id)
-        found: list[Output] = []
-        for task in _tasks_of(run):
-            for name, artifacts in sorted((task.outputs or {}).items()):
-                ids = [str(each) for each in artifacts.artifact_ids or []]
-                found += [Output(task.display_name, name, f"artifact {each}", "artifact") for each in ids]
-        return found
+        self._server.get(run_id)  # which says where there is no such run
+        return read_outputs(run_id, self._server.post_metadata)
 
     @override
     def runs(self, *, limit: int = 20) -> list[RemoteRun]:
@@ -158,21 +156,34 @@ class KubeflowTarget(Target):
 
     @override
     def schedule(self, planned: PlannedSchedule) -> RemoteSchedule:
-        require_no_window(planned, self._config.schedule_time_zone)
+        planned = require_schedulable(planned, self._config.schedule_time_zone)
         arguments = prepare_arguments(planned.spec, planned.arguments)
         documents = self.compile(planned.spec)
-        found = self._server.recurring(planned.name)
-        same = [each for each in found if _digest_of(each) == planned.digest]
-        if same:
-            kept, change = same[0], "unchanged"
-        else:
-            kept, change = self._server.create_recurring(planned, documents, arguments), "created"
-        # The old one goes when the new one is there: nothing is lost where the second call fails.
-        for other in found:
-            if other.recurring_run_id != kept.recurring_run_id:
-                self._server.delete_recurring(other.recurring_run_id)
-                change = "replaced" if change == "created" else change
-        return self._described(kept, change)
+        config = self._config
+        digest = planned.digest(documents, arguments, config.service_account, config.experiment, config.upload)
+        server = self._server
+        found = server.recurring(planned.name)
+        same = [each for each in found if _digest_of(each) == digest]
+        if same and len(found) == 1:
+            return self._described(same[0], "unchanged")
+        # Kubeflow cannot change one. The new one waits until the old ones are gone: at no time do two start runs, and
+        # nothing is lost where a call in between fails.
+        waits = bool(found)
+        kept = same[0] if same else server.create_recurring(planned, digest, documents, arguments, waits=waits)
+        everyone = server.recurring(planned.name)
+        # Two processes at the same moment: of the same schedule the first stays, of different ones the last.
+        kept = next((each for each in everyone if _digest_of(each) == digest), kept)
+        newer = False
+        for other in everyone:
+            if other.recurring_run_id == kept.recurring_run_id:
+                newer = not same
+            elif not newer or _digest_of(other) == digest:
+                server.delete_recurring(other.recurring_run_id)
+        described = self._described(kept, "unchanged" if same else "replaced" if found else "created")
+        if waits and not all(_is_paused(each) for each in found):
+            server.switch_recurring(kept.recurring_run_id, on=True)
+            return dataclasses.replace(described, state="active")
+        return described
 
     @override
     def schedules(self) -> list[RemoteSchedule]:
@@ -201,15 +212,12 @@ class KubeflowTarget(Target):
     def _described(self, recurring: Any, change: str = "") -> RemoteSchedule:
         cron = recurring.trigger.cron_schedule.cron if recurring.trigger and recurring.trigger.cron_schedule else ""
         seconds, _, fields = cron.partition(" ")
-        info = (recurring.pipeline_spec or {}).get("pipelineInfo") or (recurring.pipeline_spec or {}).get(
-            "pipeline_spec", {}
-        ).get("pipelineInfo", {})
         status = str(recurring.status or "ENABLED")
         return RemoteSchedule(
             platform=PLATFORM,
             name=str(recurring.display_name),
             schedule_id=str(recurring.recurring_run_id),
-            pipeline=str(info.get("name", "")),
+            pipeline=self._server.pipeline_of(recurring),
             cron=fields if seconds == "0" else cron,
             time_zone=self._config.schedule_time_zone,
             state={"ENABLED": "active", "DISABLED": "paused"}.get(status, "ended"),
@@ -226,8 +234,9 @@ class _Server:
         self._in_cluster = not config.host
         self.host = config.host.rstrip("/") or _in_cluster_host()
         with self._talking("connect"):
-            self._client = _connect(config, self.host)
+            self._client = connect(config, self.host)
         self._namespace = self._find_namespace()
+        self._pipelines: dict[str, str] = {}
 
     def living(self, name: str) -> Any | None:
         """The earliest run of a name that goes on or has succeeded."""
@@ -237,25 +246,40 @@ class _Server:
     def create(self, name: str, documents: list[compiling.Spec], arguments: Mapping[str, Any]) -> tuple[Any, bool]:
         """Makes a run; gives it back, and whether it is this call's."""
         experiment_id = self._experiment()
-        try:
+
+        def make() -> Any:
             with self._template(documents) as template, self._talking("start the run"):
-                made = self._client.run_pipeline(
+                return self._client.run_pipeline(
                     experiment_id=experiment_id,
                     job_name=name,
                     params=dict(arguments),
                     service_account=self._config.service_account or None,
                     **template,
                 )
-        except ServiceError:
-            # It may have been made all the same.
-            for seconds in _LOOK_AGAIN_SECONDS:
-                time.sleep(seconds)
-                with contextlib.suppress(ServiceError):
-                    if (found := self.living(name)) is not None:
-                        logger.warning("the answer to the start of %s got lost, and it has started", name)
-                        return found, True
-            raise
-        return self._settle(name, made)
+
+        made, is_found = self._make_once(make, lambda: self.living(name), what=name)
+        return (made, True) if is_found else self._settle(name, made)
+
+    def _make_once(self, make: Callable[[], Any], find: Callable[[], Any | None], *, what: str) -> tuple[Any, bool]:
+        """Makes something, or finds it where the answer to that got lost; and whether it was found.
+
+        It is made again in one case: where the server said when to come back, and it is not there then.
+        """
+        for last in (False, True):
+            try:
+                return make(), False
+            except ServiceError as error:
+                asked = retry_after(error.__cause__)
+                # It may have been made all the same.
+                for seconds in _LOOK_AGAIN_SECONDS if asked is None else (asked,):
+                    time.sleep(seconds)
+                    with contextlib.suppress(ServiceError):
+                        if (found := find()) is not None:
+                            logger.warning("the answer to the making of %s got lost, and it is there", what)
+                            return found, True
+                if asked is None or last:
+                    raise
+        raise AssertionError
 
     def get(self, run_id: str) -> Any:
         """A run as it stands."""
@@ -266,7 +290,7 @@ class _Server:
         """A run in the words of every target; its pipeline and key are read from its name where they are not given."""
         state = _state(run)
         if not pipeline:
-            pipeline = _pipeline_of(run)
+            pipeline = self.pipeline_of(run)
             key = str(run.display_name).removeprefix(f"{pipeline}-") if pipeline else ""
         return RemoteRun(
             platform=PLATFORM,
@@ -285,10 +309,55 @@ class _Server:
                     started=_moment(task.start_time),
                     ended=_moment(task.end_time),
                     error=str(task.error.message) if task.error is not None and task.error.message else "",
+                    link=self.page(f"runs/details/{run.run_id}"),
+                    id=str(task.task_id or task.display_name),
                 )
                 for task in _tasks_of(run)
             ),
         )
+
+    def pipeline_of(self, made: Any) -> str:
+        """The name of a run's or a schedule's pipeline; empty where nobody says it."""
+        spec = made.pipeline_spec or {}
+        info = spec.get("pipelineInfo") or spec.get("pipeline_spec", {}).get("pipelineInfo") or {}
+        reference = made.pipeline_version_reference
+        if info or reference is None or not reference.pipeline_id:
+            return str(info.get("name", ""))
+        identifier = str(reference.pipeline_id)
+        if identifier not in self._pipelines:
+            try:
+                with self._talking("look at the pipeline"):
+                    self._pipelines[identifier] = str(self._client.get_pipeline(identifier).display_name)
+            except PipepartsError as error:
+                logger.debug("the pipeline of a run cannot be named: %s", error.headline)
+                return ""
+        return self._pipelines[identifier]
+
+    def post_metadata(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Sends a request to the metadata store, with what this client is let in by."""
+        import urllib3
+
+        api = self._client._run_api.api_client
+        headers = {**headers, **({"Cookie": api.cookie} if api.cookie else {})}
+        api.update_params_for_auth(headers, [], ["Bearer"])
+        seconds = self._config.request_seconds
+        with self._talking("read what the run gave"):
+            answer = api.rest_client.pool_manager.request(
+                "POST",
+                f"{self._metadata_host}/{path}",
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+            )
+        return answer.status, dict(answer.headers), answer.data
+
+    @property
+    def _metadata_host(self) -> str:
+        """Where the metadata store is: beside the console, at the top of its host."""
+        if self._config.metadata_host or self._in_cluster:
+            return self._config.metadata_host.rstrip("/") or _METADATA_IN_CLUSTER
+        parts = urlsplit(self.host)
+        return f"{parts.scheme}://{parts.netloc}"
 
     def page(self, path: str) -> str:
         """A page of the console; empty where that has no address for people."""
@@ -301,10 +370,21 @@ class _Server:
             self._client.terminate_run(run_id)
 
     def newest(self, limit: int) -> list[Any]:
-        """The newest runs."""
-        with self._talking("list the runs"):
-            page = self._client.list_runs(page_size=limit, sort_by="created_at desc", namespace=self._namespace or None)
-        return list(page.runs or [])[:limit]
+        """The newest runs; 0 for all."""
+        found: list[Any] = []
+        token = ""
+        while True:
+            with self._talking("list the runs"):
+                page = self._client.list_runs(
+                    page_token=token,
+                    page_size=min(limit or _PAGE, _PAGE),
+                    sort_by="created_at desc",
+                    namespace=self._namespace or None,
+                )
+            found += page.runs or []
+            token = page.next_page_token or ""
+            if not token or (limit and len(found) >= limit):
+                return found[: limit or None]
 
     def recurring(self, name: str = "") -> list[Any]:
         """The recurring runs that this library has made, of a name or all, the oldest first."""
@@ -323,33 +403,36 @@ class _Server:
         return sorted(ours, key=lambda each: (each.created_at or _FIRST, each.recurring_run_id))
 
     def create_recurring(
-        self, planned: PlannedSchedule, documents: list[compiling.Spec], arguments: Mapping[str, Any]
+        self,
+        planned: PlannedSchedule,
+        digest: str,
+        documents: list[compiling.Spec],
+        arguments: Mapping[str, Any],
+        *,
+        waits: bool,
     ) -> Any:
-        """Makes a recurring run, or finds the one that was made where the answer got lost."""
+        """Makes a recurring run; `waits` says that it starts nothing yet."""
         experiment_id = self._experiment()
-        try:
+
+        def make() -> Any:
             with self._template(documents) as template, self._talking("make the schedule"):
                 return self._client.create_recurring_run(
                     experiment_id=experiment_id,
                     job_name=planned.name,
-                    description=f"{_MARK}{planned.digest}",
+                    description=f"{_MARK}{digest}",
                     cron_expression=f"0 {planned.schedule.cron}",  # Kubeflow's first field is the second
                     max_concurrency=1,
                     no_catchup=True,
-                    enabled=not planned.paused,
+                    enabled=not planned.paused and not waits,
                     params=dict(arguments),
                     service_account=self._config.service_account or None,
                     **template,
                 )
-        except ServiceError:
-            for seconds in _LOOK_AGAIN_SECONDS:
-                time.sleep(seconds)
-                with contextlib.suppress(ServiceError):
-                    same = [each for each in self.recurring(planned.name) if _digest_of(each) == planned.digest]
-                    if same:
-                        logger.warning("the answer to the making of %s got lost, and it is there", planned.name)
-                        return same[0]
-            raise
+
+        def find() -> Any | None:
+            return next((each for each in self.recurring(planned.name) if _digest_of(each) == digest), None)
+
+        return self._make_once(make, find, what=planned.name)[0]
 
     def switch_recurring(self, identifier: str, *, on: bool) -> None:
         """Lets a recurring run go on, or wait."""
@@ -499,81 +582,14 @@ def _in_cluster_host() -> str:
     )
 
 
-def _connect(config: KubeflowConfig, host: str) -> Any:
-    """KFP's client, which asks once whether the installation is for several users, and gives up in time."""
-    import kfp
-    from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH
-    from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
-
-    token = read_secret(config.token, parameter="token") if config.token else None
-    cookie = _sign_in(config, host) if config.username else None
-    projected = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV) or KF_PIPELINES_SA_TOKEN_PATH)
-
-    class Client(kfp.Client):  # type: ignore[misc]
-        multi_user: bool | None = None
-
-        def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-            # KFP's own asks five times; it is the first request, so the first place for a limit on the time, too.
-            _limit_requests(self._run_api.api_client, config.request_seconds)
-            health = self._healthz_api.healthz_service_get_healthz()
-            self.multi_user = health.multi_user
-            health.multi_user = False  # KFP would write the pod's namespace into the user's home
-            return health
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        client = Client(
-            host=host,
-            namespace=config.namespace or "kubeflow",
-            existing_token=token,
-            cookies=cookie,
-            credentials=ServiceAccountTokenVolumeCredentials()
-            if not token and not cookie and projected.is_file()
-            else None,
-            ssl_ca_cert=config.ca_cert or None,
-        )
-    if client.multi_user is None:
-        _limit_requests(client._run_api.api_client, config.request_seconds)
-    return client
-
-
-def _sign_in(config: KubeflowConfig, host: str) -> str:
-    from pipeparts.targets.kubeflow_login import session_cookie
-
-    if config.token or not config.password:
-        raise InputError(
-            "who signs in is not clear",
-            parameter="username",
-            allowed="username and password, or token alone",
-            received="username and token" if config.token else "username without password",
-        )
-    password = read_secret(config.password, parameter="password")
-    verify: str | bool = config.ca_cert or True
-    return session_cookie(host, config.username, password, verify=verify, seconds=config.request_seconds)
-
-
-def _limit_requests(api_client: Any, seconds: float) -> None:
-    """Gives every request a limit: without one, KFP's client waits for ever for a server that does not answer."""
-    call = api_client.call_api
-    limit = (seconds, seconds)  # to connect, to read: a single number that is no int is ignored
-
-    def limited(*args: Any, **options: Any) -> Any:
-        return call(*args, **{**options, "_request_timeout": options.get("_request_timeout") or limit})
-
-    api_client.call_api = limited
-
-
-def _pipeline_of(run: Any) -> str:
-    """The pipeline's name, as far as the run carries its specification; empty where it names a version alone."""
-    spec = run.pipeline_spec or {}
-    info = spec.get("pipelineInfo") or spec.get("pipeline_spec", {}).get("pipelineInfo") or {}
-    return str(info.get("name", ""))
-
-
 def _digest_of(recurring: Any) -> str:
     """What a recurring run of this library says that it was made of; empty for another's."""
     description = str(recurring.description or "")
     return description.removeprefix(_MARK) if description.startswith(_MARK) else ""
+
+
+def _is_paused(recurring: Any) -> bool:
+    return str(recurring.status) == "DISABLED"
 
 
 def _tasks_of(run: Any) -> list[Any]:
@@ -625,6 +641,14 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
                 where=host,
                 allowed="the address below which the API is, /apis/v2beta1",
                 received=received,
+            )
+        if 300 <= error.status < 400:
+            return InputError(
+                f"{headline}: it sends somewhere else",
+                parameter="host",
+                where=host,
+                allowed="the API's address, and who one is: a token, or username and password",
+                received=f"status {error.status}",
             )
         kind = InputError if error.status == 400 else ServiceError
         return kind(headline, where=host, received=received)

@@ -9,9 +9,15 @@ from urllib.parse import urljoin, urlsplit
 
 from pipeparts.errors import InputError, ServiceError
 
-_FORM = re.compile(r"<form\b[^>]*\baction=[\"']([^\"']*)[\"']", re.IGNORECASE)
-#: Where Dex has several ways to sign in, the one with a name and a password is behind this link.
-_LOCAL = re.compile(r"href=[\"']([^\"']*/auth/local[^\"']*)[\"']", re.IGNORECASE)
+_FORM = re.compile(r"<form\b[^>]*>", re.IGNORECASE)
+_ACTION = re.compile(r"\baction=[\"']([^\"']*)[\"']", re.IGNORECASE)
+_PASSWORD = re.compile(r"<input\b[^>]*\bname=[\"']password[\"']", re.IGNORECASE)
+#: Where Dex asks whether the console may know who one is; an installation can leave that out (skipApprovalScreen).
+_APPROVAL = re.compile(r"<input\b[^>]*\bname=[\"']req[\"'][^>]*\bvalue=[\"']([^\"']*)[\"']", re.IGNORECASE)
+#: Where Dex has several ways to sign in, those with a name and a password are behind these links.
+_LINKS = [re.compile(rf"href=[\"']([^\"']*/auth/{kind}[/?][^\"']*)[\"']", re.IGNORECASE) for kind in ("local", "ldap")]
+#: Pages that may come between: a choice of ways, and the approval.
+_MOST_PAGES = 4
 
 
 def session_cookie(host: str, username: str, password: str, *, verify: str | bool = True, seconds: float = 30) -> str:
@@ -38,6 +44,9 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
             if form is None:
                 raise _no_form(host, page)
             answer = session.post(form, data={"login": username, "password": password}, timeout=seconds)
+            if answer.status_code < 400 and (approval := _APPROVAL.search(answer.text)):
+                agreed = {"req": unescape(approval[1]), "approval": "approve"}
+                answer = session.post(_action(answer), data=agreed, timeout=seconds)
         except requests.RequestException as error:
             raise ServiceError(
                 "cannot sign in on Kubeflow: the server does not answer",
@@ -46,7 +55,7 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
                 received=type(error).__name__,
             ) from None  # its text may hold the address with what was sent
         # Dex shows the form again where it was not content.
-        if answer.status_code in (401, 403) or _FORM.search(answer.text):
+        if answer.status_code in (401, 403) or _PASSWORD.search(answer.text):
             raise InputError(
                 "cannot sign in on Kubeflow: the name or the password is wrong",
                 parameter="username, password",
@@ -67,10 +76,21 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
 
 def _form_of(session: Any, page: Any, seconds: float) -> str | None:
     """The address that the form sends to; None where the page has none."""
-    if not _FORM.search(page.text) and (link := _LOCAL.search(page.text)):
+    for _ in range(_MOST_PAGES):
+        if page.status_code >= 400 or _PASSWORD.search(page.text):
+            break
+        link = next((found for pattern in _LINKS if (found := pattern.search(page.text))), None)
+        if link is None:
+            return None
         page = session.get(urljoin(page.url, unescape(link[1])), timeout=seconds)
-    found = _FORM.search(page.text)
-    return urljoin(page.url, unescape(found[1])) if found and page.status_code < 400 else None
+    return _action(page) if page.status_code < 400 and _PASSWORD.search(page.text) else None
+
+
+def _action(page: Any) -> str:
+    """Where the page's form sends to; one without an address sends to the page itself."""
+    form = _FORM.search(page.text)
+    action = _ACTION.search(form[0]) if form else None
+    return urljoin(page.url, unescape(action[1])) if action and action[1] else str(page.url)
 
 
 def _no_form(host: str, page: Any) -> InputError:

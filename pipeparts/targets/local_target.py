@@ -40,6 +40,7 @@ from pipeparts.targets.base import (
 from pipeparts.targets.binding import check_secrets
 from pipeparts.targets.local_once import note_of
 from pipeparts.targets.local_record import GROUPS, failures, read_kept
+from pipeparts.targets.progress import label
 
 PLATFORM = "local"
 
@@ -135,17 +136,17 @@ class LocalTarget(Target):
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         found = [Output("", name, value) for name, value in record["outputs"].items()]
         for task in record["tasks"]:
-            for name, given in task["outputs"].items():
-                uri = given.get("uri")
-                value = str((folder / uri).resolve()) if uri is not None else given.get("value")
-                found.append(
-                    Output(task["display_name"], name, value, given.get("type", ""), given.get("metadata", {}))
-                )
+            for part in task.get("iterations") or [task]:
+                for name, given in part["outputs"].items():
+                    uri = given.get("uri")
+                    value = str((folder / uri).resolve()) if uri is not None else given.get("value")
+                    kind = given.get("type", "") if uri is not None else ""
+                    found.append(Output(label(task, part), name, value, kind, given.get("metadata", {})))
         return found
 
     @override
     def runs(self, *, limit: int = 20) -> list[RemoteRun]:
-        records = local_runs.list_runs(self._root)[:limit]
+        records = local_runs.list_runs(self._root)[: limit or None]
         return [dataclasses.replace(self._described(each, Path(each["folder"])), tasks=()) for each in records]
 
     @override
@@ -155,15 +156,16 @@ class LocalTarget(Target):
         check_arguments(planned.spec, window.fill(dict(planned.arguments)))
         self.compile(planned.spec)
         folder = self._schedule_folder(planned.name)
+        digest = planned.digest(planned.spec, dict(planned.arguments))
         known = read_kept(folder / "schedule.json")
-        if known and known["digest"] == planned.digest:
+        if known and known["digest"] == digest:
             return self._kept(folder, "unchanged")
-        write_text(folder / f"{planned.digest}.yaml", compiling.to_yaml(planned.spec))
+        write_text(folder / f"{digest}.yaml", compiling.to_yaml(planned.spec))
         write_json(
             folder / "schedule.json",
             {
                 "name": planned.name,
-                "digest": planned.digest,
+                "digest": digest,
                 "pipeline": planned.spec["pipelineInfo"]["name"],
                 "arguments": dict(planned.arguments),
                 "schedule": planned.schedule.model_dump(),
@@ -257,14 +259,18 @@ class LocalTarget(Target):
             ended=_moment(record["finished"]),
             tasks=tuple(
                 TaskStatus(
-                    name=task["display_name"],
-                    state=task["state"],
-                    started=_moment(task["started"]),
-                    ended=_moment(task["finished"]),
-                    error=str(task["error"]["message"]) if task["error"] else "",
+                    name=label(task, part),
+                    # Where nobody watches any more, nothing runs.
+                    state=state if part["state"] == "running" and state != "running" else part["state"],
+                    started=_moment(part["started"]),
+                    ended=_moment(part["finished"]),
+                    error=str(part["error"]["message"]) if part["error"] else "",
+                    link=(folder / part["log"]).resolve().as_uri() if part["log"] else "",
+                    id=f"{task['id']} {part.get('iteration', '')}",
                 )
                 for task in record["tasks"]
                 if task["kind"] not in GROUPS
+                for part in task.get("iterations") or [task]
             ),
         )
 

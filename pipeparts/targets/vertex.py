@@ -32,7 +32,7 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
-    require_no_window,
+    require_schedulable,
     wait_for_end,
 )
 from pipeparts.targets.binding import bind_for_submission
@@ -45,6 +45,10 @@ _LONGEST_ID = 128
 #: A run that failed keeps its id; the ones after it count up.
 _MOST_RUNS = 50
 _ATTEMPT_PAUSES = (1.0, 4.0)
+#: The longest time that the service may ask to wait before another attempt.
+_LONGEST_PAUSE = 60.0
+#: How long a new run may take to have its context, which an experiment needs.
+_CONTEXT_SECONDS, _CONTEXT_PAUSE = 60.0, 1.0
 _STATES: dict[str, RunState] = {
     "PIPELINE_STATE_SUCCEEDED": "succeeded",
     "PIPELINE_STATE_FAILED": "failed",
@@ -61,6 +65,15 @@ _TASK_STATES = {
     "CANCELLING": "running",
     "CANCELLED": "interrupted",
 }
+#: The settings that go into a job, beside its documents: where they change, a schedule does.
+_JOB_SETTINGS = (
+    "pipeline_root",
+    "service_account",
+    "network",
+    "psc_network_attachment",
+    "encryption_key",
+    "labels",
+)
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
 #: Labels of a job: what it was made of, for a schedule; and what its id was made of.
 _DIGEST_LABEL, _KEY_LABEL, _PIPELINE_LABEL = "pipeparts-digest", "pipeparts-key", "pipeparts-pipeline"
@@ -108,6 +121,8 @@ class VertexTarget(Target):
         document = self._bind(spec)
         pipeline = document["pipelineInfo"]["name"]
         service = self._service
+        if self._config.experiment:
+            service.require_experiment()
         for number in range(1, _MOST_RUNS + 1):
             identifier = job_id(pipeline, key, number)
             new = service.create(identifier, f"{pipeline}-{key}", document, arguments, key)
@@ -123,6 +138,8 @@ class VertexTarget(Target):
                 received=key,
                 hint="see why they failed, then take another key",
             )
+        if self._config.experiment:
+            service.join_experiment(identifier)
         return dataclasses.replace(service.describe(job, pipeline=pipeline, key=key), new=new)
 
     @override
@@ -175,20 +192,26 @@ class VertexTarget(Target):
 
     @override
     def schedule(self, planned: PlannedSchedule) -> RemoteSchedule:
-        require_no_window(planned)
+        planned = require_schedulable(planned)
         arguments = prepare_arguments(planned.spec, planned.arguments)
         document = self._bind(planned.spec)
-        found = self._service.schedules(planned.name)
-        if found and _digest_of(found[0]) == planned.digest:
+        settings = self._config.model_dump(mode="json", include=set(_JOB_SETTINGS))
+        digest = planned.digest(document, arguments, settings)
+        service = self._service
+        found = service.schedules(planned.name)
+        if found and _digest_of(found[0]) == digest:
             kept, change = found[0], "unchanged"
         elif found:
-            kept, change = self._service.update_schedule(found[0].name, planned, document, arguments), "replaced"
+            kept, change = service.update_schedule(found[0].name, planned, digest, document, arguments), "replaced"
         else:
-            kept, change = self._service.create_schedule(planned, document, arguments), "created"
-        for other in self._service.schedules(planned.name):
-            if other.name != kept.name:  # two processes have made it at the same moment
-                self._service.delete_schedule(other.name)
-        return self._service.describe_schedule(kept, change)
+            kept, change = service.create_schedule(planned, digest, document, arguments), "created"
+        # Two processes at the same moment: the first one's stays, the one that both of them see.
+        first, *others = service.schedules(planned.name) or [kept]
+        if first.name != kept.name:
+            kept = service.update_schedule(first.name, planned, digest, document, arguments)
+        for other in others:
+            service.delete_schedule(other.name)
+        return service.describe_schedule(kept, change)
 
     @override
     def schedules(self) -> list[RemoteSchedule]:
@@ -251,6 +274,13 @@ class _Service:
         self._init()
         return initializer.global_config.create_client(client_class=utils.ScheduleClientWithOverride)
 
+    @functools.cached_property
+    def _metadata(self) -> Any:
+        from google.cloud.aiplatform import initializer, utils
+
+        self._init()
+        return initializer.global_config.create_client(client_class=utils.MetadataClientWithOverride)
+
     def _init(self) -> None:
         from google.cloud import aiplatform
 
@@ -298,8 +328,12 @@ class _Service:
                     raise
                 lost = True
                 logger.warning("Vertex AI did not answer, trying again: %s", error.message)
-                time.sleep(pause)
+                time.sleep(max(pause, _asked_to_wait(error)))
         raise AssertionError
+
+    def _read(self, call: Callable[[], Any]) -> Any:
+        """Calls what changes nothing, and again where no answer came."""
+        return self._again(call, found=lambda error, lost: None)
 
     def _job(self, name: str, spec: compiling.Spec, arguments: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
         """The message to send.
@@ -336,42 +370,86 @@ class _Service:
             )
         if config.encryption_key:
             message.encryption_spec = aiplatform_v1.EncryptionSpec(kms_key_name=config.encryption_key)
-        if config.experiment:
-            # What PipelineJob.submit(experiment=...) sets, without its look-ups.
-            message.labels["vertex-ai-pipelines-experiment"] = _label(config.experiment)
         return message
 
     def get(self, identifier: str) -> Any:
         """A job as it stands."""
+        path = self._path(identifier)
         with self._talking("look at the run"):
-            return self._jobs.get_pipeline_job(name=self._path(identifier), timeout=self._config.request_seconds)
+            return self._read(lambda: self._jobs.get_pipeline_job(name=path, timeout=self._config.request_seconds))
+
+    @property
+    def _experiment(self) -> str:
+        return f"{self._parent}/metadataStores/default/contexts/{self._config.experiment}"
+
+    def require_experiment(self) -> None:
+        """Looks whether the experiment is there, before a run is started that is to be a part of it."""
+        with self._talking(f"find the experiment {self._config.experiment!r}"):
+            self._read(lambda: self._metadata.get_context(name=self._experiment, timeout=self._config.request_seconds))
+
+    def join_experiment(self, identifier: str) -> None:
+        """Makes a job's run a part of the experiment, as PipelineJob.submit(experiment=...) does.
+
+        Done twice it changes nothing. Vertex AI makes the context of a run a moment after the run.
+        """
+        deadline = time.monotonic() + _CONTEXT_SECONDS
+        job = self.get(identifier)
+        while not job.job_detail.pipeline_run_context.name and _state(job) == "running":
+            if time.monotonic() >= deadline:
+                logger.warning("run %s has no context yet: it is not in the experiment", identifier)
+                return
+            time.sleep(_CONTEXT_PAUSE)
+            job = self.get(identifier)
+        context = job.job_detail.pipeline_run_context.name
+        if not context:
+            logger.warning("run %s ended without a context: it is not in the experiment", identifier)
+            return
+        with self._talking(f"put the run into the experiment {self._config.experiment!r}"):
+            self._again(
+                lambda: self._metadata.add_context_children(
+                    context=self._experiment,
+                    child_contexts=[context],
+                    timeout=self._config.request_seconds,
+                ),
+                found=lambda error, lost: None,
+            )
 
     def cancel(self, identifier: str) -> None:
         """Asks a job to stop."""
         with self._talking("stop the run"):
-            self._jobs.cancel_pipeline_job(name=self._path(identifier), timeout=self._config.request_seconds)
+            path = self._path(identifier)
+            self._read(lambda: self._jobs.cancel_pipeline_job(name=path, timeout=self._config.request_seconds))
 
     def newest(self, limit: int) -> list[Any]:
-        """The newest jobs."""
+        """The newest jobs; 0 for all."""
         from google.cloud import aiplatform_v1
 
         request = aiplatform_v1.ListPipelineJobsRequest(
-            parent=self._parent, page_size=min(limit, 100), order_by="create_time desc"
+            parent=self._parent, page_size=min(limit or 100, 100), order_by="create_time desc"
         )
-        with self._talking("list the runs"):
+
+        def read() -> list[Any]:
             pages = self._jobs.list_pipeline_jobs(request=request, timeout=self._config.request_seconds)
-            return list(itertools.islice(pages, limit))
+            return list(itertools.islice(pages, limit or None))
+
+        with self._talking("list the runs"):
+            found: list[Any] = self._read(read)
+        return found
 
     def describe(self, job: Any, *, pipeline: str = "", key: str = "") -> RemoteRun:
         """A job in the words of every target."""
         config, state = self._config, _state(job)
         identifier = job.name.rpartition("/")[2]
         ended = job.end_time if state != "running" else None
+        if not pipeline:
+            pipeline = str(_info(job).get("name", "")) or job.labels.get(_PIPELINE_LABEL, "") or job.display_name
+            # The label has lost what a label cannot hold, and the display name what is beyond its end.
+            key = job.display_name.removeprefix(f"{pipeline}-") if job.labels.get(_KEY_LABEL) else ""
         return RemoteRun(
             platform=PLATFORM,
             run_id=identifier,
-            pipeline=pipeline or job.labels.get(_PIPELINE_LABEL, "") or job.display_name,
-            key=key or job.labels.get(_KEY_LABEL, ""),
+            pipeline=pipeline,
+            key=key,
             state=state,
             link=f"{_CONSOLE}/locations/{config.location}/pipelines/runs/{identifier}?project={config.project}",
             error=_error(job) if state == "failed" else "",
@@ -384,9 +462,18 @@ class _Service:
                     started=_moment(task.start_time),
                     ended=_moment(task.end_time),
                     error=task.error.message,
+                    link=self._log_of(task),
+                    id=str(task.task_id),
                 )
                 for task in _tasks_of(job)
             ),
+        )
+
+    def _log_of(self, task: Any) -> str:
+        """The page of the job that a task is carried out by; empty where there is none."""
+        job = task.executor_detail.container_detail.main_job.rpartition("/")[2]
+        return (
+            f"{_CONSOLE}/locations/{self._config.location}/training/{job}?project={self._config.project}" if job else ""
         )
 
     def schedules(self, name: str = "") -> list[Any]:
@@ -396,11 +483,15 @@ class _Service:
         wanted = f'display_name="{name}"' if name else ""
         request = aiplatform_v1.ListSchedulesRequest(parent=self._parent, filter=wanted, page_size=100)
         with self._talking("list the schedules"):
-            found = list(self._schedules.list_schedules(request=request, timeout=self._config.request_seconds))
+            found: list[Any] = self._read(
+                lambda: list(self._schedules.list_schedules(request=request, timeout=self._config.request_seconds))
+            )
         ours = [each for each in found if _digest_of(each) and (not name or each.display_name == name)]
         return sorted(ours, key=lambda each: (_moment(each.create_time), each.name))
 
-    def create_schedule(self, planned: PlannedSchedule, spec: compiling.Spec, arguments: Mapping[str, Any]) -> Any:
+    def create_schedule(
+        self, planned: PlannedSchedule, digest: str, spec: compiling.Spec, arguments: Mapping[str, Any]
+    ) -> Any:
         """Makes a schedule, or finds the one that was made where the answer got lost."""
 
         def found(error: Exception, lost: bool) -> Any:
@@ -410,7 +501,7 @@ class _Service:
             # Where the call before got no answer, it may have been carried out.
             return next(iter(self.schedules(planned.name)), None) or self._schedules.create_schedule(
                 parent=self._parent,
-                schedule=self._schedule(planned, spec, arguments),
+                schedule=self._schedule(planned, digest, spec, arguments),
                 timeout=self._config.request_seconds,
             )
 
@@ -422,12 +513,12 @@ class _Service:
         return made
 
     def update_schedule(
-        self, name: str, planned: PlannedSchedule, spec: compiling.Spec, arguments: Mapping[str, Any]
+        self, name: str, planned: PlannedSchedule, digest: str, spec: compiling.Spec, arguments: Mapping[str, Any]
     ) -> Any:
         """Writes another pipeline, other parameters or other times into a schedule."""
         from google.protobuf import field_mask_pb2
 
-        schedule = self._schedule(planned, spec, arguments)
+        schedule = self._schedule(planned, digest, spec, arguments)
         schedule.name = name
         mask = field_mask_pb2.FieldMask(paths=["cron", "create_pipeline_job_request", "max_concurrent_run_count"])
         with self._talking("change the schedule"):
@@ -438,10 +529,12 @@ class _Service:
                 found=lambda error, lost: None,  # to write the same again changes nothing
             )
 
-    def _schedule(self, planned: PlannedSchedule, spec: compiling.Spec, arguments: Mapping[str, Any]) -> Any:
+    def _schedule(
+        self, planned: PlannedSchedule, digest: str, spec: compiling.Spec, arguments: Mapping[str, Any]
+    ) -> Any:
         from google.cloud import aiplatform_v1
 
-        job = self._job(planned.name, spec, arguments, {_DIGEST_LABEL: planned.digest})
+        job = self._job(planned.name, spec, arguments, {_DIGEST_LABEL: digest})
         return aiplatform_v1.Schedule(
             display_name=planned.name,
             cron=f"TZ={planned.schedule.time_zone} {planned.schedule.cron}",
@@ -452,19 +545,21 @@ class _Service:
     def pause_schedule(self, name: str) -> None:
         """Lets a schedule wait."""
         with self._talking("pause the schedule"):
-            self._schedules.pause_schedule(name=name, timeout=self._config.request_seconds)
+            self._read(lambda: self._schedules.pause_schedule(name=name, timeout=self._config.request_seconds))
 
     def resume_schedule(self, name: str) -> None:
         """Lets a schedule go on; what it missed is not made up for."""
         with self._talking("resume the schedule"):
-            self._schedules.resume_schedule(name=name, timeout=self._config.request_seconds)
+            self._read(lambda: self._schedules.resume_schedule(name=name, timeout=self._config.request_seconds))
 
     def delete_schedule(self, name: str) -> None:
         """Deletes a schedule; one that is gone already is fine."""
         from google.api_core import exceptions
 
         with self._talking("delete the schedule"), contextlib.suppress(exceptions.NotFound):
-            operation = self._schedules.delete_schedule(name=name, timeout=self._config.request_seconds)
+            operation = self._read(
+                lambda: self._schedules.delete_schedule(name=name, timeout=self._config.request_seconds)
+            )
             operation.result(timeout=self._config.request_seconds)
 
     def describe_schedule(self, schedule: Any, change: str = "") -> RemoteSchedule:
@@ -515,9 +610,21 @@ def _tasks_of(job: Any) -> list[Any]:
     return sorted(named, key=lambda task: (_moment(task.start_time) or "9", task.task_name))
 
 
+def _info(job: Any) -> dict[str, Any]:
+    return dict((job.pipeline_spec or {}).get("pipelineInfo") or {})
+
+
 def _digest_of(schedule: Any) -> str:
     """What a schedule of this library says that it was made of; empty for another's."""
     return str(schedule.create_pipeline_job_request.pipeline_job.labels.get(_DIGEST_LABEL, ""))
+
+
+def _asked_to_wait(error: Any) -> float:
+    """How many seconds the service asks to wait before another attempt; 0 where it does not."""
+    from google.rpc import error_details_pb2
+
+    asked = [each for each in error.details or [] if isinstance(each, error_details_pb2.RetryInfo)]
+    return min(float(asked[0].retry_delay.ToTimedelta().total_seconds()), _LONGEST_PAUSE) if asked else 0.0
 
 
 def _label(text: str) -> str:

@@ -35,7 +35,8 @@ def arguments() -> dict[str, Any]:
 
 
 @pytest.fixture
-def kubeflow() -> Iterator[KubeflowServer]:
+def kubeflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
+    monkeypatch.setattr("pipeparts.targets.kubeflow_client._PAUSES", (0.0, 0.05))
     with kubeflow_server() as server:
         yield server
 

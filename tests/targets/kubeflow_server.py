@@ -22,6 +22,9 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tests.targets.metadata_store import PREFIX as STORE_PREFIX
+from tests.targets.metadata_store import MetadataStore
+
 PREFIX = "/apis/v2beta1"
 
 
@@ -35,6 +38,8 @@ class Fault:
         served: Whether the request is carried out first: a run may be made, and the answer lost.
         hang_seconds: How long the server keeps silent before.
         times: How many requests.
+        cut: "request": the connection ends while the request is read; "answer": while the answer is written.
+        retry_after: What the answer's Retry-After says; empty: it has none.
     """
 
     request: str
@@ -42,6 +47,8 @@ class Fault:
     served: bool = False
     hang_seconds: float = 0.0
     times: int = 1
+    cut: str = ""
+    retry_after: str = ""
 
 
 class KubeflowServer:
@@ -59,7 +66,9 @@ class KubeflowServer:
         pipelines: By id, as the API gives them.
         versions: The pipelines' versions by id, as the API gives them.
         tasks: What a run's tasks are, as the API gives them; the same for every run.
+        store: The metadata store, at the top of the host as behind the console.
         cookie: The session's cookie that every request must carry; empty: none.
+        turns_away: The status for a request without the session's cookie; a redirect goes to a form.
         requests: Each request's "METHOD path", in order.
         faults: What goes wrong, the first that fits first.
     """
@@ -76,7 +85,9 @@ class KubeflowServer:
         self.pipelines: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, dict[str, Any]] = {}
         self.tasks: list[dict[str, Any]] = []
+        self.store = MetadataStore()
         self.cookie = ""
+        self.turns_away = 401
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.page_size = 100
@@ -125,6 +136,7 @@ class KubeflowServer:
             (f"POST {PREFIX}/recurringruns/([^/:]+):(enable|disable)", self._switch_recurring),
             (f"DELETE {PREFIX}/recurringruns/([^/:]+)", self._delete_recurring),
             (f"GET {PREFIX}/pipelines", self._list_pipelines),
+            (f"GET {PREFIX}/pipelines/([^/:]+)", self._get_pipeline),
             (f"POST {PREFIX}/pipelines/upload", self._upload_pipeline),
             (f"POST {PREFIX}/pipelines/upload_version", self._upload_version),
             (f"GET {PREFIX}/pipelines/([^/:]+)/versions", self._list_versions),
@@ -223,6 +235,8 @@ class KubeflowServer:
         cron = made.get("trigger", {}).get("cron_schedule", {}).get("cron", "")
         if len(cron.split()) != 6:
             return 400, _problem(3, f"Schedule cron {cron!r} is invalid: it has six fields, the second first.")
+        if re.search(r"[7-9L#]", cron.split()[5].partition("/")[0]):
+            return 400, _problem(3, f"Schedule cron is not a supported format. End of range above maximum (6): {cron}")
         status = "DISABLED" if made.get("mode") == "DISABLE" else "ENABLED"
         made = {**made, "recurring_run_id": str(uuid.uuid4()), "created_at": self._now(), "status": status}
         self.recurring[made["recurring_run_id"]] = made
@@ -247,6 +261,11 @@ class KubeflowServer:
 
     def _list_pipelines(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         return self._page("V2beta1ListPipelinesResponse", "pipelines", list(self.pipelines.values()), query)
+
+    def _get_pipeline(self, pipeline_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if pipeline_id not in self.pipelines:
+            return 404, _problem(5, f"Pipeline {pipeline_id} not found.")
+        return 200, checked("V2beta1Pipeline", self.pipelines[pipeline_id])
 
     def _list_versions(self, pipeline_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         found = [version for version in self.versions.values() if version["pipeline_id"] == pipeline_id]
@@ -350,23 +369,32 @@ def kubeflow_server() -> Iterator[KubeflowServer]:
             self._serve()
 
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
             fault = state.fault(f"{self.command} {url.path}")
+            length = int(self.headers.get("Content-Length") or 0)
+            if fault is not None and fault.cut == "request":
+                self.rfile.read(length // 2)
+                self._answer(0, None)
+                return
+            body = self.rfile.read(length)
             if fault is not None:
                 time.sleep(fault.hang_seconds)
             if fault is not None and not fault.served:
-                self._answer(fault.status, _problem(13, f"fault {fault.status}"))
+                self._answer(fault.status, _problem(13, f"fault {fault.status}"), fault)
                 return
             if state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
                 self._answer(401, _problem(16, "Request header error: there is no valid token."))
                 return
             if state.cookie and self.headers.get("Cookie") != state.cookie:
-                self._answer(401, _problem(16, "there is no session."))
+                self._answer(state.turns_away, _problem(16, "there is no session."))
+                return
+            if url.path.startswith(STORE_PREFIX):
+                content = state.store.answer(url.path.removeprefix(STORE_PREFIX), body)
+                self._send(200, content, "application/grpc-web+proto")
                 return
             status, answer = state.handle(self.command, url.path, query, self._content(body))
-            self._answer(fault.status if fault is not None else status, answer)
+            self._answer(fault.status if fault is not None and not fault.cut else status, answer, fault)
 
         def _content(self, body: bytes) -> Any:
             """The JSON of a request, or the file of a form."""
@@ -377,17 +405,27 @@ def kubeflow_server() -> Iterator[KubeflowServer]:
             (part,) = message.get_payload()
             return part.get_payload(decode=True).decode()
 
-        def _answer(self, status: int, answer: Any) -> None:
+        def _answer(self, status: int, answer: Any, fault: Fault | None = None) -> None:
             if status == 0:
                 self.close_connection = True
                 self.connection.close()
                 return
-            content = json.dumps(answer).encode()
+            self._send(status, json.dumps(answer).encode(), "application/json", fault)
+
+        def _send(self, status: int, content: bytes, kind: str, fault: Fault | None = None) -> None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody waited for it
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))
+                if status in (302, 303):
+                    self.send_header("Location", "/dex/auth?state=abc")
+                if fault is not None and fault.retry_after:
+                    self.send_header("Retry-After", fault.retry_after)
                 self.end_headers()
+                if fault is not None and fault.cut == "answer":
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                    return
                 self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:

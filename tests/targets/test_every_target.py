@@ -3,9 +3,12 @@
 import abc
 import dataclasses
 import datetime as dt
+import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from google.cloud.aiplatform_v1 import types
 from google.rpc import status_pb2
 from kfp import compiler, dsl
 
-from pipeparts import compiling
+from pipeparts import catalog, compiling
 from pipeparts.config import KubeflowConfig, LocalConfig, VertexConfig
 from pipeparts.errors import InputError, ServiceError
 from pipeparts.schedules import Schedule
@@ -28,7 +31,11 @@ from pipeparts.targets.local_target import LocalTarget
 from pipeparts.targets.vertex import VertexTarget
 from pipeparts.targets.windows import run_scheduled
 from tests.targets.kubeflow_server import KubeflowServer
+from tests.targets.metadata_store import OUTPUT, MetadataStore
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer
+
+CLOUDS = pytest.mark.parametrize("platform", ["kubeflow", "vertex"], indirect=True)
+TRAINING = catalog.PACKAGE / "pipelines" / "train_and_register" / "compiled.yaml"
 
 
 @dsl.component(base_image="pipeparts-python-data", install_kfp_package=False)
@@ -103,6 +110,10 @@ class Platform(abc.ABC):
     def tasks(self) -> None:
         """Lets the platform tell of the tasks."""
 
+    @abc.abstractmethod
+    def gave(self, run: RemoteRun) -> None:
+        """Lets the platform tell of what a run gave, where it keeps that apart."""
+
 
 class Local(Platform):
     def started(self) -> int:
@@ -119,6 +130,9 @@ class Local(Platform):
         return "fail", "the rows are not good"
 
     def tasks(self) -> None:
+        pass
+
+    def gave(self, run: RemoteRun) -> None:
         pass
 
 
@@ -147,14 +161,17 @@ class Kubeflow(Platform):
             {"display_name": "root", "state": "SUCCEEDED", "start_time": begin},
             {"display_name": "after", "state": "SUCCEEDED", "start_time": end, "end_time": end},
             {"display_name": "work-driver", "state": "SUCCEEDED", "start_time": begin},
-            {
-                "display_name": "work",
-                "state": "SUCCEEDED",
-                "start_time": begin,
-                "end_time": end,
-                "outputs": {"table": {"artifact_ids": ["17"]}},
-            },
+            {"display_name": "work", "state": "SUCCEEDED", "start_time": begin, "end_time": end},
         ]
+
+    def gave(self, run: RemoteRun) -> None:
+        step = {"display_name": "work", "task_name": "work", "inputs": {"text": "a"}, "outputs": {"Output": "a"}}
+        self.server.store = MetadataStore(
+            contexts={run.run_id: 3},
+            executions={1: ("system.DAGExecution", {"task_name": ""}), 2: ("system.ContainerExecution", step)},
+            events=[(9, 2, OUTPUT, "table")],
+            artifacts={9: ("system.Dataset", "minio://b/table", {"rows": 3.0, "display_name": "table"})},
+        )
 
 
 class Vertex(Platform):
@@ -176,6 +193,9 @@ class Vertex(Platform):
         self.server.states = ["PIPELINE_STATE_RUNNING", "PIPELINE_STATE_FAILED"]
         self.server.error = "the rows are not good"
         return "a", "the rows are not good"
+
+    def gave(self, run: RemoteRun) -> None:
+        pass  # it is a part of the tasks
 
     def tasks(self) -> None:
         begin = dt.datetime(2013, 9, 1, 0, 1, tzinfo=dt.UTC)
@@ -333,13 +353,13 @@ def test_a_run_is_stopped(platform: Platform, start: Start) -> None:
 def test_what_a_run_gave(platform: Platform, start: Start) -> None:
     platform.tasks()
     run = platform.target.wait(start(text="a"))
+    platform.gave(run)
     found = {(each.task, each.name): each for each in platform.target.outputs(run.run_id)}
     table = found["work", "table"]
-    assert str(table.value)
-    if not isinstance(platform, Kubeflow):  # whose API gives the ids of artifacts alone
-        assert table.type == "system.Dataset"
-        assert table.metadata["rows"] == 3
-        assert found["work", "Output"].value == "a"
+    assert str(table.value).endswith("table")
+    assert table.type == "system.Dataset"
+    assert table.metadata["rows"] == 3
+    assert (found["work", "Output"].value, found["work", "Output"].type) == ("a", "")
 
 
 def test_what_is_wrong_is_said_before_anything_is_sent(platform: Platform, start: Start, spec: dict[str, Any]) -> None:
@@ -415,6 +435,65 @@ def test_a_schedule_can_be_made_to_wait(platform: Platform, planned: PlannedSche
     assert caught.value.facts["hint"] == "did you mean 'nightly'?"
 
 
+@CLOUDS
+def test_a_changed_setting_changes_the_schedule(platform: Platform, planned: PlannedSchedule) -> None:
+    """A release with other images must reach what is scheduled, though the pipeline is the same."""
+    target = platform.target
+    assert target.schedule(planned).change == "created"
+    config = target._config.model_copy(update={"registry": "registry.example/next"})  # type: ignore[attr-defined]
+    later = type(target)(config)
+    assert later.schedule(planned).change == "replaced"
+    assert later.schedule(planned).change == "unchanged"
+    assert schedules_of(platform) == 1
+    if isinstance(platform, Kubeflow):
+        (stored,) = platform.server.recurring.values()
+        assert "registry.example/next" in json.dumps(stored["pipeline_spec"])
+    else:
+        assert isinstance(platform, Vertex)
+        (job,) = platform.server.schedules.values()
+        assert "registry.example/next" in str(job.create_pipeline_job_request)
+
+
+def test_a_paused_schedule_stays_so_when_it_is_changed(platform: Platform, planned: PlannedSchedule) -> None:
+    platform.target.schedule(planned)
+    platform.target.pause("nightly")
+    later = dataclasses.replace(planned, schedule=Schedule(cron="0 6 * * 1"))
+    changed = platform.target.schedule(later)
+    assert (changed.change, changed.state) == ("replaced", "paused")
+    (listed,) = platform.another().schedules()
+    assert (listed.cron, listed.state) == ("0 6 * * 1", "paused")
+    assert platform.target.resume("nightly").state == "active"
+    assert platform.target.schedule(planned).state == "active"
+    assert [each.state for each in platform.target.schedules()] == ["active"]
+
+
+def test_sunday_is_a_day_everywhere(platform: Platform, planned: PlannedSchedule) -> None:
+    made = platform.target.schedule(dataclasses.replace(planned, schedule=Schedule(cron="0 6 * * 5-7")))
+    assert made.cron == ("0 6 * * 5-7" if isinstance(platform, Local) else "0 6 * * 0,5,6")
+    last_friday = dataclasses.replace(planned, name="last", schedule=Schedule(cron="0 6 * * 5L"))
+    if isinstance(platform, Local):
+        assert platform.target.schedule(last_friday).state == "active"
+        return
+    with pytest.raises(InputError, match="not every platform reads this cron"):
+        platform.target.schedule(last_friday)
+
+
+def test_the_version_of_data_is_not_kept_by_a_schedule(platform: Platform, tmp_path: Path) -> None:
+    """The first run's table would be taken from the cache for ever."""
+    spec = compiling.read_yaml(TRAINING)
+    arguments = {"source": "gs://bucket/flights-*.csv", "label": "late", "model_name": "late-flights"}
+    reads = PlannedSchedule("nightly", spec, {**arguments, "features": {}}, Schedule(cron="30 5 * * *"))
+    if isinstance(platform, Local):
+        assert platform.target.schedule(reads).change == "created", "each run looks at the data"
+        return
+    with pytest.raises(InputError, match="the data's version would stay what it is now") as caught:
+        platform.target.schedule(reads)
+    assert caught.value.facts["parameter"] == "source_version"
+    assert schedules_of(platform) == 0
+    own = dataclasses.replace(reads, arguments={**reads.arguments, "source_version": "of-september"})
+    assert platform.target.schedule(own).change == "created"
+
+
 def test_a_wrong_schedule_is_refused(platform: Platform, planned: PlannedSchedule) -> None:
     wrong = dataclasses.replace(planned, arguments={**planned.arguments, "txt": "a"})
     with pytest.raises(InputError, match="has no parameter of this name"):
@@ -442,7 +521,6 @@ def test_parameters_that_name_the_window(platform: Platform, planned: PlannedSch
 
 # --- Faults ---------------------------------------------------------------------------------------------------------
 
-CLOUDS = pytest.mark.parametrize("platform", ["kubeflow", "vertex"], indirect=True)
 Code = grpc.StatusCode
 #: The same fault, in the words of both: HTTP's status and gRPC's code.
 LOST = [(0, Code.UNAVAILABLE), (429, Code.RESOURCE_EXHAUSTED), (500, Code.INTERNAL), (503, Code.UNAVAILABLE)]
@@ -488,6 +566,88 @@ def test_a_lost_answer_makes_no_second_run(
     assert platform.started() == 1
     assert not start().new
     assert platform.started() == 1
+
+
+@pytest.mark.parametrize("platform", ["kubeflow"], indirect=True)
+@pytest.mark.parametrize("cut", ["request", "answer"])
+def test_a_connection_that_is_cut_half_way(
+    platform: Platform, start: Start, planned: PlannedSchedule, cut: str
+) -> None:
+    assert isinstance(platform, Kubeflow)
+    platform.hold()
+    made = cut == "answer"
+    platform.server.fail(r"POST .*/runs$", served=made, cut=cut)
+    platform.server.fail(r"POST .*/recurringruns$", served=made, cut=cut)
+    if made:
+        run = start()
+        assert run.new
+        assert platform.target.schedule(planned).name == "nightly"
+    else:
+        for call in (start, lambda: platform.target.schedule(planned)):
+            with pytest.raises(ServiceError, match="the server does not answer"):
+                call()
+        assert platform.started() == schedules_of(platform) == 0
+        run = start()
+        platform.target.schedule(planned)
+    for request in (r"GET .*/runs/", r"GET .*/runs$", r"GET .*/recurringruns$", r":terminate$", r":disable$"):
+        platform.server.fail(request, served=made, cut=cut)
+    assert platform.target.status(run.run_id).state == "running"
+    assert not start().new
+    assert len(platform.target.schedules()) == 1
+    assert platform.target.pause("nightly").state == "paused"
+    assert platform.target.cancel(run.run_id).state == "interrupted"
+    assert all(fault.times == 0 for fault in platform.server.faults), "each fault was met"
+    assert platform.started() == schedules_of(platform) == 1
+
+
+@CLOUDS
+def test_a_platform_that_says_when_to_come_back(
+    platform: Platform, start: Start, planned: PlannedSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: slept.append(seconds))
+    platform.hold()
+    for http, method in ((r"POST .*/runs$", "CreatePipelineJob"), (r"POST .*/recurringruns$", "CreateSchedule")):
+        how = {"retry_after": "7"} if isinstance(platform, Kubeflow) else {"retry_seconds": 7}
+        break_(platform, http, method, 429, Code.RESOURCE_EXHAUSTED, **how)
+    run = start()
+    assert run.new
+    assert platform.target.schedule(planned).change == "created"
+    assert slept.count(7.0) == 2
+    how = {"retry_after": "86400"} if isinstance(platform, Kubeflow) else {"retry_seconds": 86_400}
+    break_(platform, r"GET .*/runs/", "GetPipelineJob", 429, Code.RESOURCE_EXHAUSTED, **how)
+    assert platform.target.status(run.run_id).state == "running"
+    assert max(slept) == 60.0, "not a day"
+    assert platform.started() == schedules_of(platform) == 1
+
+
+@CLOUDS
+def test_two_processes_schedule_at_the_same_moment(
+    platform: Platform, planned: PlannedSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look before either has made one, and each sees both when it cleans up: one must be left."""
+    both, thread = threading.Barrier(2, timeout=30), threading.local()
+    service = platform.target._server if isinstance(platform, Kubeflow) else platform.target._service  # type: ignore[attr-defined]
+    names = ("create_recurring", "recurring") if isinstance(platform, Kubeflow) else ("create_schedule", "schedules")
+    make, look = (getattr(type(service), name) for name in names)
+
+    def slow_make(self: Any, *args: Any, **how: Any) -> Any:
+        both.wait()
+        thread.blind = True  # Vertex looks once more before it makes one
+        made = make(self, *args, **how)
+        thread.blind = False
+        both.wait()
+        return made
+
+    monkeypatch.setattr(type(service), names[0], slow_make)
+    monkeypatch.setattr(
+        type(service), names[1], lambda self, *name: [] if getattr(thread, "blind", False) else look(self, *name)
+    )
+    others = [platform.another(), platform.another()]
+    with futures.ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda target: target.schedule(planned), others))
+    assert schedules_of(platform) == 1
+    assert {each.schedule_id for each in made} == {platform.another().schedules()[0].schedule_id}
 
 
 @CLOUDS

@@ -26,20 +26,33 @@ class Dex:
 
     Attributes:
         host: Its address.
-        several: Whether Dex first shows a page with several ways to sign in.
+        ways: The ways to sign in that Dex first shows a page with; empty: it shows the form at once.
+        asks: Whether Dex asks for the approval.
+        session: The cookie that it gives.
         posted: Every form that was sent.
     """
 
     def __init__(self) -> None:
         self.host = ""
-        self.several = False
+        self.ways: tuple[str, ...] = ()
+        self.asks = False
+        self.session = SESSION
         self.posted: list[dict[str, str]] = []
 
 
 @pytest.fixture
 def dex() -> Iterator[Dex]:
     state = Dex()
-    form = b'<form method="post" action="/dex/auth/local/login?back=&amp;state=abc"><input name="login"></form>'
+    form = (
+        b'<form method="post" action="/dex/auth/local/login?back=&amp;state=abc">'
+        b'<input id="login" name="login" type="text"><input id="password" name="password" type="password"></form>'
+    )
+    approval = (
+        b'<form method="post"><input type="hidden" name="req" value="r&amp;1"/>'
+        b'<input type="hidden" name="approval" value="approve"></form>'
+        b'<form method="post"><input type="hidden" name="req" value="r&amp;1"/>'
+        b'<input type="hidden" name="approval" value="rejected"></form>'
+    )
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -48,12 +61,13 @@ def dex() -> Iterator[Dex]:
                 self._send(200, b"the dashboard")
             elif path == "/":
                 self._send(302, b"", Location="/dex/auth?client_id=x&state=abc")
-            elif path == "/dex/auth" and state.several:
-                self._send(
-                    200, b'<a href="/dex/auth/ldap?state=abc">LDAP</a> <a href="/dex/auth/local?state=abc">E</a>'
-                )
-            elif path in ("/dex/auth", "/dex/auth/local"):
+            elif path == "/dex/auth" and state.ways:
+                links = [f'<a href="/dex/auth/{way}?state=abc">{way}</a>' for way in state.ways]
+                self._send(200, " ".join(links).encode())
+            elif path == "/dex/auth" or (path.startswith("/dex/auth/") and path.rpartition("/")[2] in state.ways):
                 self._send(200, form)
+            elif path == "/dex/approval":
+                self._send(200, approval)
             else:
                 self._send(404, b"not here")
 
@@ -63,8 +77,13 @@ def dex() -> Iterator[Dex]:
             state.posted.append(given)
             if parse_qs(urlsplit(self.path).query).get("state") != ["abc"]:
                 self._send(400, b"no state")
-            elif given == {"login": "ana@example.org", "password": "correct"}:
-                self._send(303, b"", Location="/", **{"Set-Cookie": f"{SESSION}; Path=/; HttpOnly"})
+            elif given == {"login": "ana@example.org", "password": "correct"} and state.asks:
+                self._send(303, b"", Location="/dex/approval?req=r&state=abc")
+            elif given in (
+                {"login": "ana@example.org", "password": "correct"},
+                {"req": "r&1", "approval": "approve"},
+            ):
+                self._send(303, b"", Location="/", **{"Set-Cookie": f"{state.session}; Path=/; HttpOnly"})
             else:
                 self._send(401, form)
 
@@ -91,11 +110,26 @@ def dex() -> Iterator[Dex]:
         thread.join()
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_a_session_comes_of_the_form(dex: Dex, several: bool) -> None:
-    dex.several = several
+@pytest.mark.parametrize("ways", [(), ("github", "ldap", "local"), ("ldap",)])
+def test_a_session_comes_of_the_form(dex: Dex, ways: tuple[str, ...]) -> None:
+    dex.ways = ways
     assert session_cookie(dex.host, "ana@example.org", "correct") == SESSION
     assert len(dex.posted) == 1
+
+
+def test_a_session_comes_of_the_approval(dex: Dex) -> None:
+    dex.asks = True
+    assert session_cookie(dex.host, "ana@example.org", "correct") == SESSION
+    assert dex.posted[1:] == [{"req": "r&1", "approval": "approve"}]
+    with pytest.raises(InputError, match="the name or the password is wrong"):
+        session_cookie(dex.host, "ana@example.org", "wrong")
+
+
+def test_ways_without_a_password_are_no_form(dex: Dex) -> None:
+    dex.ways = ("github", "google")
+    with pytest.raises(InputError, match="it shows no form"):
+        session_cookie(dex.host, "ana@example.org", "correct")
+    assert not dex.posted
 
 
 def test_a_wrong_password_is_said_and_not_shown(dex: Dex) -> None:
@@ -114,19 +148,46 @@ def test_a_place_without_a_form(dex: Dex, kubeflow: KubeflowServer) -> None:
     assert not dex.posted
 
 
-def test_the_session_goes_with_every_request(
-    dex: Dex, kubeflow: KubeflowServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def behind(dex: Dex, kubeflow: KubeflowServer, monkeypatch: pytest.MonkeyPatch) -> target.KubeflowTarget:
+    """An installation that one signs in to; one address serves both in a real one, here the door is beside the API."""
     monkeypatch.setenv("HOME", "/nowhere")
     monkeypatch.setenv("KF_PASSWORD", "correct")
     kubeflow.cookie = SESSION
-    # One address serves both in a real installation; here the door is beside the API.
     monkeypatch.setattr(
         "pipeparts.targets.kubeflow_login.session_cookie",
         lambda host, *rest, **how: session_cookie(dex.host, *rest, **how),
     )
     config = {"host": kubeflow.host, "username": "ana@example.org", "password": "env:KF_PASSWORD"}
-    assert target.KubeflowTarget(KubeflowConfig(**config)).runs() == []
+    return target.KubeflowTarget(KubeflowConfig(**config, registry="registry.example/team"))
+
+
+@pytest.mark.parametrize("turned_away", [401, 302])
+def test_a_session_that_ends_is_begun_anew(
+    behind: target.KubeflowTarget,
+    dex: Dex,
+    kubeflow: KubeflowServer,
+    spec: dict[str, Any],
+    arguments: dict[str, Any],
+    turned_away: int,
+) -> None:
+    kubeflow.turns_away = turned_away
+    assert behind.runs() == []
+    kubeflow.cookie = dex.session = "authservice_session=another"
+    with contextlib.redirect_stdout(None):
+        run = behind.submit(spec, arguments, key="k1")
+    assert list(kubeflow.runs) == [run.run_id]
+    kubeflow.cookie = dex.session = "authservice_session=a-third"
+    assert behind.status(run.run_id).run_id == run.run_id
+    assert len(dex.posted) == 3
+    kubeflow.cookie = "authservice_session=nobody-has-this"
+    with pytest.raises(InputError, match="access is denied" if turned_away == 401 else "it sends somewhere else"):
+        behind.status(run.run_id)
+    assert len(dex.posted) == 4, "it is tried once, not for ever"
+
+
+def test_the_session_goes_with_every_request(behind: target.KubeflowTarget, kubeflow: KubeflowServer) -> None:
+    assert behind.runs() == []
     with pytest.raises(InputError, match="who signs in is not clear"):
         target.KubeflowTarget(KubeflowConfig(host=kubeflow.host, username="ana@example.org")).runs()
     with pytest.raises(InputError, match="access is denied"):

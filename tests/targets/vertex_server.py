@@ -25,9 +25,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.cloud.aiplatform_v1 import types
 from google.longrunning.operations_pb2 import Operation
-from google.protobuf import json_format
+from google.protobuf import any_pb2, duration_pb2, json_format
 from google.protobuf.empty_pb2 import Empty
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 PROJECT = "loopback-project"
@@ -36,8 +37,10 @@ BUCKET = "loopback-bucket"
 
 _JOBS = "google.cloud.aiplatform.v1.PipelineService"
 _SCHEDULES = "google.cloud.aiplatform.v1.ScheduleService"
+_METADATA = "google.cloud.aiplatform.v1.MetadataService"
 _JOB_ID = re.compile(r"^[a-z][-a-z0-9]{0,127}$")
 _PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
+_CONTEXTS = f"{_PARENT}/metadataStores/default/contexts"
 _ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
 
 
@@ -51,6 +54,7 @@ class Fault:
         served: Whether the call is carried out first: a job may be made, and the answer lost.
         hang_seconds: How long the server keeps silent before.
         times: How many calls.
+        retry_seconds: How long the answer asks to wait before another attempt; 0: it does not ask.
     """
 
     method: str
@@ -58,6 +62,7 @@ class Fault:
     served: bool = False
     hang_seconds: float = 0.0
     times: int = 1
+    retry_seconds: int = 0
 
 
 class VertexServer:
@@ -70,6 +75,7 @@ class VertexServer:
         error: The error's message of a job that fails.
         jobs: By name, as the API gives them.
         schedules: By name, as the API gives them.
+        experiments: Each experiment's name, and the contexts of the runs in it.
         tasks: What a job's tasks are; the same for every job.
         calls: Each call's method, in order.
         faults: What goes wrong, the first that fits first.
@@ -82,6 +88,7 @@ class VertexServer:
         self.error = ""
         self.jobs: dict[str, types.PipelineJob] = {}
         self.schedules: dict[str, types.Schedule] = {}
+        self.experiments: dict[str, list[str]] = {}
         self.tasks: list[types.PipelineTaskDetail] = []
         self.calls: list[str] = []
         self.faults: list[Fault] = []
@@ -110,6 +117,12 @@ class VertexServer:
             "PauseSchedule": (self._pause_schedule, types.PauseScheduleRequest, Empty),
             "ResumeSchedule": (self._resume_schedule, types.ResumeScheduleRequest, Empty),
             "DeleteSchedule": (self._delete_schedule, types.DeleteScheduleRequest, Operation),
+            "GetContext": (self._get_context, types.GetContextRequest, types.Context),
+            "AddContextChildren": (
+                self._add_children,
+                types.AddContextChildrenRequest,
+                types.AddContextChildrenResponse,
+            ),
         }
 
     def serve(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
@@ -124,6 +137,8 @@ class VertexServer:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request is missing required authentication credential.")
         if fault is not None and not fault.served:
             time.sleep(fault.hang_seconds)
+            if fault.retry_seconds:
+                context.abort_with_status(_asks_to_wait(fault))
             context.abort(fault.code, f"fault {fault.code.name}")
         with self.lock:
             answer = self.methods()[method][0](request, context)
@@ -162,15 +177,20 @@ class VertexServer:
         if request.name not in self.jobs:
             context.abort(grpc.StatusCode.NOT_FOUND, f"The PipelineJob {request.name} does not exist.")
         job = self.jobs[request.name]
+        look = self._looks.setdefault(request.name, 0)
         if job.state.name not in _ENDED:
-            look = self._looks.get(request.name, 0)
             self._looks[request.name] = look + 1
             job.state = types.PipelineState[self.states[min(look, len(self.states) - 1)]]
             if job.state.name == "PIPELINE_STATE_FAILED":
                 job.error = status_pb2.Status(code=9, message=self.error)
             if job.state.name in _ENDED:
                 job.end_time = dt.datetime.now(dt.UTC)
-        job.job_detail = types.PipelineJobDetail(task_details=self.tasks)
+        run_context = types.Context(name=f"{_CONTEXTS}/{request.name.rpartition('/')[2]}")
+        job.job_detail = types.PipelineJobDetail(
+            # It is made a moment after the job.
+            pipeline_run_context=run_context if self._looks[request.name] > 1 or job.state.name in _ENDED else None,
+            task_details=self.tasks,
+        )
         return job
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -232,6 +252,17 @@ class VertexServer:
         self._get_schedule(request, context).state = types.Schedule.State.ACTIVE
         return Empty()
 
+    def _get_context(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name.removeprefix(f"{_CONTEXTS}/") not in self.experiments:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Context with name {request.name} is not found.")
+        return types.Context(name=request.name, schema_title="system.Experiment")
+
+    def _add_children(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._get_context(types.GetContextRequest(name=request.context), context)
+        known = self.experiments[request.context.removeprefix(f"{_CONTEXTS}/")]
+        known += [child for child in request.child_contexts if child not in known]
+        return types.AddContextChildrenResponse()
+
     def _delete_schedule(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._get_schedule(request, context)
         del self.schedules[request.name]
@@ -251,7 +282,7 @@ def vertex_server(folder: Path) -> Iterator[VertexServer]:
     certificate, key = _certificate()
     (folder / "ca.pem").write_bytes(certificate)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    server.add_generic_rpc_handlers([_handlers(state, service) for service in (_JOBS, _SCHEDULES)])
+    server.add_generic_rpc_handlers([_handlers(state, service) for service in (_JOBS, _SCHEDULES, _METADATA)])
     port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
     server.start()
     (folder / "account.json").write_text(json.dumps(_account(key)))
@@ -266,6 +297,14 @@ def vertex_server(folder: Path) -> Iterator[VertexServer]:
         server.stop(grace=None).wait()
 
 
+def _asks_to_wait(fault: Fault) -> Any:
+    """The status of a service that says when to come back."""
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=fault.retry_seconds)))
+    status = status_pb2.Status(code=fault.code.value[0], message=f"fault {fault.code.name}", details=[detail])
+    return rpc_status.to_status(status)
+
+
 def _handlers(state: VertexServer, service: str) -> grpc.GenericRpcHandler:
     def handler(name: str, request: Any, answer: Any) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(
@@ -278,7 +317,7 @@ def _handlers(state: VertexServer, service: str) -> grpc.GenericRpcHandler:
     methods = {
         name: handler(name, request, answer)
         for name, (_, request, answer) in state.methods().items()
-        if ("Schedule" in name) == (service == _SCHEDULES)
+        if service == (_SCHEDULES if "Schedule" in name else _METADATA if "Context" in name else _JOBS)
     }
     return grpc.method_handlers_generic_handler(service, methods)
 
