@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipeparts import catalog, compiling, graphs
-from pipeparts.linting.engine import all_rules
+from pipeparts.linting.engine import listed_rules
 from pipeparts.linting.findings import TARGETS
 from pipeparts.linting.formats import severity_text
 from pipeparts.runtime.files import write_text
@@ -73,7 +73,7 @@ def catalog_table() -> str:
 def rule_table() -> str:
     """The linter's rules, as docs/lint.md shows them."""
     lines = [f"| id | what it finds | {' | '.join(TARGETS)} | basis | what to do |", "|---|---|---|---|---|---|---|"]
-    for rule in all_rules():
+    for rule in listed_rules():
         minds = " | ".join(severity_text(rule, target) for target in TARGETS)
         cells = f"`{rule.name}`: {_cell(rule.summary)}. {_cell(rule.why)} | {minds} | {rule.basis} | {_cell(rule.fix)}"
         lines.append(f"| {rule.id} | {cells} |")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -18,12 +19,14 @@ from pipeparts.linting.findings import TARGETS, Severity, Target
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeparts.linting.document import Document
+    from pipeparts.linting.document import Document, Version
     from pipeparts.linting.findings import Finding, Rule
 
 _Target = enum.StrEnum("Target", {name.upper(): name for name in TARGETS})  # type: ignore[misc]
 _Severity = enum.StrEnum("Severity", {name.upper(): name for name in get_args(Severity)})  # type: ignore[misc]
 _LOWEST = _Severity("warning")
+_SUFFIXES = (".yaml", ".yml", ".json")
+_FOREIGN = ("node_modules", "site-packages", "__pycache__")
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -64,17 +67,20 @@ def lint(
     allow_registry: Annotated[
         list[str] | None, typer.Option(help="Where images may come from; repeat it for more.", metavar="REGISTRY")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A host that is inside, as mlflow.corp.example.", metavar="HOST")
+    ] = None,
     registry: Annotated[str, typer.Option(help="For names of the catalog: the registry of the images.")] = "",
     rules: Annotated[bool, typer.Option("--rules", help="List the rules.")] = False,
     explain: Annotated[str | None, typer.Option(help="Explain a rule.", metavar="RULE")] = None,
 ) -> None:
     """Find what of a compiled pipeline would not run on Kubeflow, on Vertex AI or on a laptop."""
-    from pipeparts.linting.air_gap import AirGap, summary
-    from pipeparts.linting.engine import all_rules, find_rule
+    from pipeparts.linting.air_gap import AirGap, is_proved, summary
+    from pipeparts.linting.engine import find_rule, listed_rules
     from pipeparts.linting.engine import lint as run_rules
 
     if rules or explain:
-        _print_rules([find_rule(explain)] if explain else all_rules(), at_length=bool(explain))
+        _print_rules([find_rule(explain)] if explain else listed_rules(), at_length=bool(explain))
         return
     if not files:
         raise InputError(
@@ -90,7 +96,7 @@ def lint(
             allowed="a registry or a repository, as europe-docker.pkg.dev/project",
             received="nothing",
         )
-    gap = AirGap(tuple(allow_registry or ())) if air_gap else None
+    gap = AirGap(tuple(allow_registry or ()), tuple(allow_host or ())) if air_gap else None
     targets = [name for name in TARGETS if not target or name in target]
     version = _version(kubeflow_version)
     documents = _documents(files, registry)
@@ -102,9 +108,9 @@ def lint(
     shown = [finding for finding in every if severity.value == "warning" or finding.severity == "error"]
     if format is Format.TEXT and output is None:
         _print_findings(make_console(), shown, [document.file for document in documents], targets)
-        for document in documents if gap else []:
-            if not any(finding.rule.id.startswith("A") for finding in found[document.file]):
-                typer.echo(f"{document.file}: {summary(document, gap.registries if gap else ())}")
+        for document in documents:
+            if gap and is_proved(document, gap):
+                typer.echo(f"{document.file}: {summary(document, gap)}")
     else:
         _write(shown, documents, targets, format, output)
     if any(finding.severity == "error" or strict for finding in every):
@@ -120,12 +126,12 @@ def _documents(names: Sequence[str], registry: str) -> list[Document]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml", ".json") and p.is_file())
+            files = sorted(_files(path))
             compiled = [file for file in files if _is_compiled(file)]
             if not compiled:
                 raise InputError("the folder has no compiled pipeline", where=name, received=f"{len(files)} files")
             documents += [Document.read(file) for file in compiled]
-        elif path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        elif path.suffix in _SUFFIXES or path.is_file():
             documents.append(Document.read(path))
         else:
             entries = catalog.pipelines() if name == "all" else [catalog.find(name)]
@@ -137,6 +143,13 @@ def _documents(names: Sequence[str], registry: str) -> list[Document]:
     return documents
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """The YAML and JSON files below a folder; hidden folders are left out, and what packages installed."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _FOREIGN]
+        yield from (Path(parent, name) for name in names if name.endswith(_SUFFIXES))
+
+
 def _is_compiled(path: Path) -> bool:
     """Whether a file of a folder is a pipeline: those of other kinds lie beside them."""
     try:
@@ -146,15 +159,17 @@ def _is_compiled(path: Path) -> bool:
     return bool(re.search(r"^\s*\"?(pipelineInfo|deploymentSpec)\"?:", text, re.MULTILINE))
 
 
-def _version(text: str | None) -> tuple[int, int] | None:
+def _version(text: str | None) -> Version | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)?", text)
-    if not found:
+    if not re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", text):
         raise InputError(
-            "not a release of Kubeflow Pipelines", parameter="--kubeflow-version", allowed="as 2.14", received=text
+            "not a release of Kubeflow Pipelines",
+            parameter="--kubeflow-version",
+            allowed="as 2.14 or 2.16.1",
+            received=text,
         )
-    return int(found[1]), int(found[2])
+    return tuple(int(part) for part in text.split("."))
 
 
 def _write(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from pipeparts.linting.commands import Seen, addresses_in, is_inside
 from pipeparts.linting.document import Document
-from pipeparts.linting.findings import Hit, Rule
+from pipeparts.linting.findings import Check, Hit, Rule
 from pipeparts.linting.images import is_pinned, repository
-from pipeparts.linting.installs import find_fetch
-
-_WEB = re.compile(r"https?://", re.IGNORECASE)
+from pipeparts.linting.reading import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +18,12 @@ class AirGap:
 
     Attributes:
         registries: Where images may come from: "europe-docker.pkg.dev/project/repository"; all below it.
+        hosts: Hosts that can be reached from inside: "mlflow.corp.example"; all below them. Loopback, private networks
+            and the cluster's own names are known without.
     """
 
     registries: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
 
     def rules(self) -> list[Rule]:
         """The rules, which hold for every platform."""
@@ -33,7 +34,7 @@ class AirGap:
                 "a command that installs or fetches something when the step starts",
                 "There is no index and no network to fetch it from.",
                 "Put it into the image.",
-                _fetches,
+                lambda document: _fetches(document, self.hosts),
             ),
             _rule(
                 "A2",
@@ -54,63 +55,90 @@ class AirGap:
             _rule(
                 "A4",
                 "web-address",
-                "an address in the web that a step or an importer reads",
+                "an address outside, in a constant, a default, a variable, a command or an importer",
                 "It cannot be reached.",
-                "Copy the data into a bucket inside.",
-                _web_addresses,
+                "Copy the data into a bucket inside, or name the host with `--allow-host` where it is inside.",
+                lambda document: _addresses(document, self.hosts),
             ),
         ]
 
 
-def summary(document: Document, registries: Sequence[str]) -> str:
+def is_proved(document: Document, gap: AirGap) -> bool:
+    """Whether no rule of the air gap is broken, those that were left out of the findings among them."""
+    return document.is_pipeline and not any(hit for rule in gap.rules() for hit in rule.check(document))
+
+
+def summary(document: Document, gap: AirGap) -> str:
     """What a clean document was proved to be, in a line."""
-    images = {str(container.get("image")) for _, container, _ in document.containers()}
-    commands = sum(1 for _ in document.containers())
+    images = {image for _, image, _ in document.images()}
+    containers = sum(1 for _ in document.containers())
     return (
-        f"air gap proved: {len(images)} images, all pinned and of {', '.join(registries)}; "
-        f"{commands} commands fetch nothing; no constant or importer names a web address"
+        f"air gap: proved. {_number(len(images), 'image')}, pinned and of {', '.join(gap.registries)}; "
+        f"{_number(containers, 'command')} with no install and no download; no constant, default, variable, command "
+        "or importer names an address outside. Not seen: what the images themselves do, and values given at run time"
     )
 
 
-def _rule(identifier: str, name: str, summary: str, why: str, fix: str, check: object) -> Rule:
-    severities = {"kubeflow": "error", "vertex": "error"}
-    return Rule(identifier, name, summary, severities, why, fix, "policy", check)  # type: ignore[arg-type]
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _fetches(document: Document) -> Iterator[Hit]:
-    for label, text, path in document.command_texts():
-        if found := find_fetch(text):
-            yield Hit(f"the command runs `{found}`", path, document.users(label))
+def _rule(identifier: str, name: str, summary: str, why: str, fix: str, check: Check) -> Rule:
+    return Rule(identifier, name, summary, {"kubeflow": "error", "vertex": "error"}, why, fix, "policy", check)
+
+
+def _fetches(document: Document, hosts: Collection[str]) -> Iterator[Hit]:
+    calls: dict[str, list[tuple[Seen, Path]]] = {}
+    for label, seen, path in document.seen():
+        is_near = seen.kind == "fetch" and seen.addresses and all(is_inside(a, hosts) for a in seen.addresses)
+        if seen.kind in ("install", "fetch") and not is_near:
+            calls.setdefault(label, []).append((seen, path))
+    for label, found in calls.items():
+        first, path = found[0]
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Hit(f"the command runs `{first.text}`{more}", path, document.users(label))
 
 
 def _foreign_images(document: Document, registries: Sequence[str]) -> Iterator[Hit]:
     allowed = [repository(f"{registry.rstrip('/')}/x").removesuffix("/x") for registry in registries]
-    for label, container, path in document.containers():
-        image = str(container.get("image", ""))
+    for label, image, path in document.images():
         name = repository(image)
         if not any(name == place or name.startswith(f"{place}/") for place in allowed):
-            yield Hit(f"the image is {image or 'not named'}", (*path, "image"), document.users(label))
+            yield Hit(f"the image is {image or 'not named'}", path, document.users(label))
 
 
 def _unpinned_images(document: Document) -> Iterator[Hit]:
-    for label, container, path in document.containers():
-        image = str(container.get("image", ""))
+    for label, image, path in document.images():
         if not is_pinned(image):
-            yield Hit(f"the image is {image or 'not named'}", (*path, "image"), document.users(label))
+            yield Hit(f"the image is {image or 'not named'}", path, document.users(label))
 
 
-def _web_addresses(document: Document) -> Iterator[Hit]:
+def _addresses(document: Document, hosts: Collection[str]) -> Iterator[Hit]:
+    for tasks, what, value, path in _named(document):
+        for address in addresses_in(value):
+            if not is_inside(address, hosts):
+                yield Hit(f"{what} is {address}", path, tasks)
+                break
+    for label, seen, path in document.seen():
+        if seen.kind == "address" and not is_inside(seen.text, hosts):
+            yield Hit(f"the command names {seen.text}", path, document.users(label))
+
+
+def _named(document: Document) -> Iterator[tuple[tuple[str, ...], str, object, Path]]:
+    """Each value that a run begins with: the tasks, what it is, the value and its place."""
     for task, name, value, path in document.constants():
-        if isinstance(value, str) and _WEB.match(value):
-            yield Hit(f"input {name} is {value}", path, (task.name,))
+        yield (task.name,), f"input {name}", value, path
     for where, name, definition, path in document.parameters():
-        value = definition.get("defaultValue")
-        if isinstance(value, str) and _WEB.match(value):
-            yield Hit(f"the default of {name} of {where} is {value}", path)
+        yield (), f"the default of {name} of {where}", definition.get("defaultValue"), path
+    for label, name, value, path in document.environment():
+        yield document.users(label), f"variable {name}", value, path
     for label, executor in document.executors.items():
         importer = executor.get("importer")
         uri = importer.get("artifactUri") if isinstance(importer, dict) else None
-        address = str(uri.get("constant", "")) if isinstance(uri, dict) else ""
-        if _WEB.match(address):
-            path = ("deploymentSpec", "executors", label, "importer", "artifactUri")
-            yield Hit(f"an importer reads {address}", path, document.users(label))
+        path = ("deploymentSpec", "executors", label, "importer", "artifactUri")
+        yield (
+            document.users(label),
+            "the importer's address",
+            uri.get("constant") if isinstance(uri, dict) else None,
+            path,
+        )

@@ -8,13 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-import yaml
-
 from pipeparts.errors import InputError
+from pipeparts.linting import commands
+from pipeparts.linting.commands import Seen
+from pipeparts.linting.reading import LARGEST_FILE_BYTES, Path, parse
 
-#: The keys and positions that lead to a place, from the first document's top.
-Path = tuple[str | int, ...]
 Spec = dict[str, Any]
+#: A release of Kubeflow Pipelines: (2, 14), or (2, 16, 1) where it is known so well.
+Version = tuple[int, ...]
+
+#: No console shows more; a small file of groups in groups can stand for millions.
+_MOST_TASKS = 20_000
+_DEEPEST_GROUP = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,29 +92,23 @@ class Document:
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
-        self.kubeflow_version: tuple[int, int] | None = None
+        self.kubeflow_version: Version | None = None
         self.size_bytes = len(text.encode())
-        self.duplicates: list[Path] = []
-        self._lines: dict[Path, int] = {}
-        loader = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
-        try:
-            nodes = [node for node in yaml.compose_all(text, Loader=loader) if node is not None]
-        except yaml.YAMLError as error:
-            raise InputError("the pipeline is not YAML", where=file, received=" ".join(str(error).split())) from error
-        if not nodes:
+        parsed = parse(text, file)
+        if not parsed.documents:
             raise InputError("the file is empty", where=file, allowed="a compiled KFP v2 pipeline", received="nothing")
-        constructor = yaml.SafeLoader("")
-        self._read_already: dict[int, Any] = {}
-        documents = [self._read(node, (), constructor, first=number == 0) for number, node in enumerate(nodes)]
-        if not isinstance(documents[0], dict):
+        first = parsed.documents[0]
+        if not isinstance(first, dict):
             raise InputError(
                 "not a compiled KFP v2 pipeline",
                 where=file,
                 allowed="a mapping with pipelineInfo, deploymentSpec and root",
-                received=type(documents[0]).__name__,
+                received=type(first).__name__,
             )
-        self.spec: Spec = documents[0]
-        self.documents: list[Any] = documents
+        self.spec: Spec = first
+        self.documents: list[Any] = parsed.documents
+        self.duplicates: list[Path] = parsed.duplicates
+        self._lines = parsed.lines
 
     @classmethod
     def read(cls, path: str | FilePath) -> Document:
@@ -118,8 +117,17 @@ class Document:
         Raises:
             InputError: For a file that cannot be read or is no mapping in YAML.
         """
+        file = FilePath(path)
         try:
-            text = FilePath(path).read_text(encoding="utf-8")
+            size = file.stat().st_size
+            if size > LARGEST_FILE_BYTES:
+                raise InputError(
+                    "the file is too large for a pipeline",
+                    where=str(path),
+                    allowed=f"{LARGEST_FILE_BYTES:,} bytes",
+                    received=f"{size:,} bytes",
+                )
+            text = file.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("cannot read the pipeline", where=str(path), received=str(error)) from error
         return cls(text, str(path))
@@ -159,7 +167,15 @@ class Document:
 
     def users(self, label: str) -> tuple[str, ...]:
         """The tasks that run an executor; of a component on its own, none."""
-        return tuple(task.name for task in self.tasks if task.executor_path[-1:] == (label,))
+        return tuple(self._users.get(label, ()))
+
+    @functools.cached_property
+    def _users(self) -> dict[str, list[str]]:
+        users: dict[str, list[str]] = {}
+        for task in self.tasks:
+            if task.executor_path:
+                users.setdefault(str(task.executor_path[-1]), []).append(task.name)
+        return users
 
     def containers(self) -> Iterator[tuple[str, Spec, Path]]:
         """Each container's label, itself and its place."""
@@ -174,6 +190,37 @@ class Document:
                 texts = container.get(part)
                 for position, text in enumerate(texts if isinstance(texts, list) else []):
                     yield label, str(text), (*path, part, position)
+
+    def seen(self) -> Iterator[tuple[str, Seen, Path]]:
+        """What each container's command does and names: the executor's label, the thing and its place."""
+        for label, container, path in self.containers():
+            parts = [(part, container.get(part)) for part in ("command", "args")]
+            words = [
+                ((*path, part, i), str(text))
+                for part, texts in parts
+                for i, text in enumerate(texts if isinstance(texts, list) else [])
+            ]
+            for seen in commands.read([text for _, text in words]):
+                yield label, seen, words[seen.position][0]
+
+    def images(self) -> Iterator[tuple[str, str, Path]]:
+        """Each image that is run: the executor's label, the image and its place; those of custom jobs among them."""
+        for label, container, path in self.containers():
+            yield label, str(container.get("image") or ""), (*path, "image")
+        for label, executor in self.executors.items():
+            if "customJob" in executor:
+                path = ("deploymentSpec", "executors", label, "customJob")
+                images = list(_values_of("imageUri", executor["customJob"]))
+                for image in images or [""]:
+                    yield label, image, path
+
+    def environment(self) -> Iterator[tuple[str, str, str, Path]]:
+        """Each environment variable of a container: the executor's label, its name, its value and its place."""
+        for label, container, path in self.containers():
+            variables = container.get("env")
+            for position, variable in enumerate(variables if isinstance(variables, list) else []):
+                if isinstance(variable, dict) and variable.get("value") is not None:
+                    yield label, str(variable.get("name", "")), str(variable["value"]), (*path, "env", position)
 
     def constants(self) -> Iterator[tuple[Task, str, Any, Path]]:
         """Each constant that a task is given: the task, the input's name, the value and its place."""
@@ -212,7 +259,7 @@ class Document:
             definition = self.components.get(reference, {})
             label = str(definition.get("executorLabel", ""))
             task = Task(
-                name="/".join([*(group.path[-1] for group in above), name]),  # type: ignore[list-item]
+                name=f"{above[-1].name}/{name}" if above else name,
                 spec=spec,
                 path=(*path, "dag", "tasks", name),
                 above=above,
@@ -222,32 +269,24 @@ class Document:
                 executor_path=("deploymentSpec", "executors", label) if label else (),
             )
             found.append(task)
+            if len(found) > _MOST_TASKS or len(above) > _DEEPEST_GROUP:
+                raise InputError(
+                    "the pipeline has too many tasks",
+                    where=self.file,
+                    allowed=f"{_MOST_TASKS:,}, a group's counted for every use, and {_DEEPEST_GROUP} groups in groups",
+                    received="more",
+                )
             if "dag" in definition and reference not in inside:  # a pipeline that contains itself has no end
                 self._walk(definition, ("components", reference), (*above, task), (*inside, reference), found)
 
-    def _read(self, node: yaml.Node, path: Path, constructor: yaml.SafeLoader, *, first: bool) -> Any:
-        """A node as plain values; of the first document, with the line of each place."""
-        if first and path:
-            self._lines[path] = node.start_mark.line + 1
-        if isinstance(node, yaml.ScalarNode):
-            return constructor.construct_object(node)
-        if id(node) in self._read_already:  # an alias: the same object again, as every YAML parser gives it
-            return self._read_already[id(node)]
-        if isinstance(node, yaml.SequenceNode):
-            items: list[Any] = []
-            self._read_already[id(node)] = items
-            items += [self._read(item, (*path, i), constructor, first=first) for i, item in enumerate(node.value)]
-            return items
-        values: dict[str, Any] = {}
-        self._read_already[id(node)] = values
-        for key_node, value_node in node.value:
-            key = str(constructor.construct_object(key_node, deep=True))
-            if key in values:
-                self.duplicates.append((*path, key))
-            values[key] = self._read(value_node, (*path, key), constructor, first=first)
-            if first:
-                self._lines[*path, key] = key_node.start_mark.line + 1
-        return values
+
+def _values_of(key: str, value: Any) -> Iterator[str]:
+    """Each value under a key, at any depth."""
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else []):
+        if name == key:
+            yield str(item)
+        else:
+            yield from _values_of(key, item)
 
 
 def _map(value: Any) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pipeparts.errors import InputError, suggest
 from pipeparts.linting import rules as rule_modules
 from pipeparts.linting.air_gap import AirGap
-from pipeparts.linting.document import Document
+from pipeparts.linting.document import Document, Version
 from pipeparts.linting.findings import REGISTERED, TARGETS, Finding, Hit, Rule, Severity, Target
+from pipeparts.linting.secrets import redact
 
 
 def all_rules() -> list[Rule]:
@@ -21,13 +22,18 @@ def all_rules() -> list[Rule]:
     return sorted(REGISTERED.values(), key=lambda rule: (order.index(rule.id[0]), int(rule.id[1:])))
 
 
+def listed_rules() -> list[Rule]:
+    """Every rule, those that only `--air-gap` asks for among them."""
+    return [*all_rules(), *AirGap(()).rules()]
+
+
 def find_rule(name: str) -> Rule:
-    """A rule by its id or its name.
+    """A rule by its id or its name, those of the air gap too.
 
     Raises:
         InputError: Where there is none; with the close match.
     """
-    rules = all_rules()
+    rules = listed_rules()
     for rule in rules:
         if name.lower() in (rule.id.lower(), rule.name):
             return rule
@@ -45,7 +51,7 @@ def lint(
     *,
     targets: Sequence[Target] = TARGETS,
     ignore: Collection[str] = (),
-    kubeflow_version: tuple[int, int] | None = None,
+    kubeflow_version: Version | None = None,
     air_gap: AirGap | None = None,
 ) -> list[Finding]:
     """Finds what of a pipeline would not run, or not as meant.
@@ -65,7 +71,7 @@ def lint(
     """
     document.kubeflow_version = kubeflow_version
     rules = [*all_rules(), *(air_gap.rules() if air_gap else [])]
-    ignored = {_ignored(name, rules) for name in ignore}
+    ignored = {find_rule(name).id for name in ignore}
     found: list[Finding] = []
     for rule in rules:
         if rule.id in ignored:
@@ -76,18 +82,13 @@ def lint(
     return sorted(found, key=lambda finding: (finding.line, finding.rule.id))
 
 
-def _ignored(name: str, rules: Iterable[Rule]) -> str:
-    for rule in rules:
-        if name.lower() in (rule.id.lower(), rule.name):
-            return rule.id
-    return find_rule(name).id  # which says that there is none
-
-
-def _severities(rule: Rule, targets: Sequence[Target], version: tuple[int, int] | None) -> dict[Target, Severity]:
+def _severities(rule: Rule, targets: Sequence[Target], version: Version | None) -> dict[Target, Severity]:
     severities = {target: severity for target, severity in rule.severities.items() if target in targets}
     if "kubeflow" in targets:
-        if rule.kubeflow_from is not None and version is not None and version < rule.kubeflow_from:
-            severities["kubeflow"] = "error"
+        if rule.kubeflow_from is not None and version is not None:
+            severities.pop("kubeflow", None)
+            if version < rule.kubeflow_from:
+                severities["kubeflow"] = "error"
         elif rule.id == "X1" and version is not None:
             severities["kubeflow"] = "warning"
     return severities
@@ -104,4 +105,4 @@ def _findings(
         }
         if own:
             worst: Severity = "error" if "error" in own.values() else "warning"
-            yield Finding(rule, worst, own, hit.message, hit.tasks, document.file, document.line(hit.path))
+            yield Finding(rule, worst, own, redact(hit.message), hit.tasks, document.file, document.line(hit.path))

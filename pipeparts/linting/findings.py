@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pipeparts.linting.document import Document, Path
+    from pipeparts.linting.document import Document, Version
+    from pipeparts.linting.reading import Path
 
 Target = Literal["kubeflow", "vertex", "local"]
 Severity = Literal["error", "warning"]
@@ -54,7 +55,8 @@ class Rule:
         fix: What to do.
         basis: How it is known.
         check: Finds it.
-        kubeflow_from: The first release of Kubeflow Pipelines that does not mind: below it, it is an error there.
+        kubeflow_from: The first release of Kubeflow Pipelines that does not mind: where the release is known, it is an
+            error below it, and nothing from it on.
     """
 
     id: str
@@ -65,7 +67,7 @@ class Rule:
     fix: str
     basis: str
     check: Check
-    kubeflow_from: tuple[int, int] | None = None
+    kubeflow_from: Version | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def rule(
     why: str,
     fix: str,
     basis: str,
-    kubeflow_from: tuple[int, int] | None = None,
+    kubeflow_from: Version | None = None,
 ) -> Callable[[Check], Check]:
     """Makes a rule of a function that finds its hits."""
 

@@ -67,10 +67,10 @@ def message_of(finding: Finding) -> str:
 
 def severity_text(rule: Rule, target: Target) -> str:
     """How a target takes what a rule is about: "error", "ok", "ok from 2.14"."""
-    if target in rule.severities:
+    if target in rule.severities and (target != "kubeflow" or rule.kubeflow_from is None):
         return rule.severities[target]
     if target == "kubeflow" and rule.kubeflow_from is not None:
-        return f"ok from {rule.kubeflow_from[0]}.{rule.kubeflow_from[1]}"
+        return f"ok from {'.'.join(map(str, rule.kubeflow_from))}"
     return "warning, where older" if target == "kubeflow" and rule.id == "X1" else "ok"
 
 

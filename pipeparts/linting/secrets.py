@@ -18,6 +18,12 @@ _KNOWN = {
     "a key of Stripe": re.compile(r"\b[rs]k_live_[A-Za-z0-9]{16,}"),
     "a token of Hugging Face": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
     "a token of Databricks": re.compile(r"\bdapi[a-f0-9]{32}\b"),
+    "a key of OpenAI or Anthropic": re.compile(r"\bsk-(?:proj-|ant-|svcacct-)?[A-Za-z0-9_-]{32,}"),
+    "a key of SendGrid": re.compile(r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
+    "a token of the Python index": re.compile(r"\bpypi-AgEI[A-Za-z0-9_-]{50,}"),
+    "a token of npm": re.compile(r"\bnpm_[A-Za-z0-9]{36}\b"),
+    "a secret of Google's OAuth": re.compile(r"\bGOCSPX-[A-Za-z0-9_-]{20,}"),
+    "a key of an Azure storage account": re.compile(r"\bAccountKey=[A-Za-z0-9+/]{40,}={0,2}"),
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
     "a password in an address": re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:(?![$%{<])[^\s/:@'\"{}]{3,}@"),
 }
@@ -32,15 +38,21 @@ _REFERENCE = re.compile(
     r"changeme$|none$|null$|true$|false$|example|your[-_ ])",
     re.IGNORECASE,
 )
+#: Tokens of a text model, of a page: names that end as a secret's does.
+_OTHER_TOKENS = re.compile(r"(?:pad|eos|bos|unk|sep|cls|mask|stop|end|start|next|page|special)_token$", re.IGNORECASE)
 _SHORTEST = 6
+#: In code, under a secret's name, stand names of secrets and kinds of tokens as well: words alone are none.
+_SHORTEST_IN_CODE = 8
+_KINDS_IN_CODE = (re.compile(r"[A-Za-z]"), re.compile(r"[0-9]"), re.compile(r"[^A-Za-z0-9_.:-]"))
 
 
-def find_secret(name: str, value: Any) -> str | None:
-    """Says what a value looks like, with its first letters alone; None where it looks like no secret.
+def find_secret(name: str, value: Any, *, is_in_code: bool = False) -> str | None:
+    """Says what a value looks like, never all of it; None where it looks like no secret.
 
     Args:
         name: The variable's or parameter's name: under one such as DB_PASSWORD any text counts.
         value: The value.
+        is_in_code: Whether it comes from a script or source, where it has to look like more than a word.
     """
     if not isinstance(value, str) or not value:
         return None
@@ -48,13 +60,23 @@ def find_secret(name: str, value: Any) -> str | None:
         if found := pattern.search(value):
             return f"{kind} ({_shown(found[0])})"
     literal = value.strip()
-    if _NAMES.search(name) and len(literal) >= _SHORTEST and not re.search(r"\s", literal):
-        if _REFERENCE.match(literal):
-            return None
-        return f"a value under a secret's name ({_shown(literal)})"
-    return None
+    if not _NAMES.search(name) or _OTHER_TOKENS.search(name) or re.search(r"\s", literal) or _REFERENCE.match(literal):
+        return None
+    if is_in_code:
+        kinds = sum(1 for kind in _KINDS_IN_CODE if kind.search(literal))
+        is_long = len(literal) >= _SHORTEST_IN_CODE and kinds > 1
+    else:
+        is_long = len(literal) >= _SHORTEST
+    return f"a value under a secret's name ({_shown(literal)})" if is_long else None
+
+
+def redact(text: str) -> str:
+    """A message without the secrets of known forms that a command or an address in it holds."""
+    for kind, pattern in _KNOWN.items():
+        text = pattern.sub(lambda found, kind=kind: f"[{kind}: {_shown(found[0])}]", text)  # type: ignore[misc]
+    return text
 
 
 def _shown(value: str) -> str:
     """Enough to find it by, and no more."""
-    return f"{value[:4]}..., {len(value)} characters"
+    return f"{value[: min(4, len(value) // 6)]}..., {len(value)} characters"

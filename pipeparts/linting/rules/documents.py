@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator
 
 from pipeparts.linting.document import Document
-from pipeparts.linting.findings import Hit, rule
+from pipeparts.linting.findings import Hit, Severity, rule
+
+#: A job's id has 128 characters at most, 15 of them for the time.
+_LONGEST_NAME = 128 - len("-20260131235959")
 
 
 @rule(
@@ -15,7 +18,7 @@ from pipeparts.linting.findings import Hit, rule
     "more than one YAML document, or platform settings of Kubernetes",
     vertex="error",
     local="error",
-    why="Vertex AI's client fails with `expected a single document`, and nothing on a laptop reads the second.",
+    why="Vertex AI's client and `pipeparts run` refuse it (`expected a single document`); kfp.local skips the rest.",
     fix="Keep the core in one document, and compile what Kubernetes alone has for that target.",
     basis="run",
 )
@@ -41,7 +44,7 @@ def no_pipeline(document: Document) -> Iterator[Hit]:
     if "kind" in document.spec:
         yield Hit(f"the document is a {document.spec['kind']}", ("kind",))
     elif not isinstance(document.spec.get("root"), dict):
-        yield Hit(f"the document has no `root`; it has {', '.join(map(str, document.spec)) or 'nothing'}")
+        yield Hit(f"the document has no `root`; it has {_listed(list(document.spec))}")
 
 
 @rule(
@@ -156,7 +159,7 @@ def condition_on_importer(document: Document) -> Iterator[Hit]:
     kubeflow="warning",
     vertex="error",
     local="error",
-    why="Vertex AI's client needs them, and makes the job's id of the name: small letters, digits and hyphens.",
+    why="Vertex AI's client needs them, and makes the job's id of the name and the time: `[a-z][-a-z0-9]{0,127}`.",
     fix="Compile anew; give the pipeline a name such as `train-and-register`.",
     basis="src",
 )
@@ -167,8 +170,9 @@ def incomplete(document: Document) -> Iterator[Hit]:
     name = info.get("name") if isinstance(info, dict) else None
     if not name:
         yield Hit("the pipeline has no name", ("pipelineInfo",))
-    elif not re.fullmatch(r"[a-z][-a-z0-9]{0,127}", str(name)):
-        yield Hit(f"the pipeline's name is {str(name)!r}", ("pipelineInfo", "name"), targets=("vertex",))
+    elif (severity := _bad_name(str(name))) is not None:
+        message = f"the pipeline's name is {str(name)[:140]!r}"
+        yield Hit(message, ("pipelineInfo", "name"), targets=("vertex",), severity=severity)
     if not document.spec.get("schemaVersion"):
         yield Hit("there is no schemaVersion", targets=("vertex",))
     if not document.executors and any(component.get("executorLabel") for component in document.components.values()):
@@ -189,6 +193,19 @@ def incomplete(document: Document) -> Iterator[Hit]:
 def duplicate_key(document: Document) -> Iterator[Hit]:
     for path in document.duplicates:
         yield Hit(f"the key {path[-1]!r} stands twice", path)
+
+
+def _bad_name(name: str) -> Severity | None:
+    """How bad a name is: what the client turns into an id that the service takes is worth a warning."""
+    if re.fullmatch(r"[a-z][-a-z0-9]*", name) and len(name) <= _LONGEST_NAME:
+        return None
+    made = re.sub(r"[^-0-9a-z]+", "-", name.lower()).strip("-")
+    return "warning" if re.fullmatch(r"[a-z][-a-z0-9]*", made) and len(made) <= _LONGEST_NAME else "error"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "nothing"
 
 
 def _executors_with(document: Document, kind: str) -> Iterator[Hit]:

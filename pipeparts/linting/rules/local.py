@@ -88,6 +88,41 @@ def loop_over_named_output(document: Document) -> Iterator[Hit]:
             yield Hit(f"the loop is over {output}", (*task.path, "parameterIterator"), (task.name,))
 
 
+@rule(
+    "L5",
+    "containerized-component",
+    "a Python component whose code is in its image (a containerized one, with `target_image`)",
+    local="error",
+    why="kfp.local runs lightweight components alone, unless with Docker.",
+    fix="Make it a lightweight component that imports the code, or run with Docker.",
+    basis="run",
+)
+def containerized_component(document: Document) -> Iterator[Hit]:
+    for label, container, path in document.containers():
+        command = [str(part) for part in container.get("command") or []]
+        if command[1:3] == ["-m", _EXECUTOR]:  # a lightweight one carries its source in a script around that
+            yield Hit(f"the code is in {container.get('image')}", path, document.users(label))
+
+
+@rule(
+    "L6",
+    "remote-import",
+    "an importer of an address in a bucket",
+    local="warning",
+    why="On a laptop its path is below /gcs, /s3 or /minio, where nothing is mounted: the step that reads it fails.",
+    fix="Make the address a parameter, and give a local path there.",
+    basis="run",
+)
+def remote_import(document: Document) -> Iterator[Hit]:
+    for label, executor in document.executors.items():
+        importer = executor.get("importer")
+        uri = importer.get("artifactUri") if isinstance(importer, dict) else None
+        address = str(uri.get("constant", "")) if isinstance(uri, dict) else ""
+        if re.match(r"(?:gs|s3|minio)://", address):
+            path = ("deploymentSpec", "executors", label, "importer", "artifactUri")
+            yield Hit(f"an importer of {address}", path, document.users(label))
+
+
 def _named_output(task: Task, name: str) -> str | None:
     """The output that an input comes from, where that is a step's and has a name."""
     source = task.origin(name).get("taskOutputParameter")

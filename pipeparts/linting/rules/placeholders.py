@@ -6,8 +6,9 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from pipeparts.linting.document import Document, Path
+from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Hit, rule
+from pipeparts.linting.reading import Path
 
 _GOOGLE = re.compile(
     r"\{\{\$\.(pipeline_google_cloud_project_id|pipeline_google_cloud_location|pipeline_service_account|"
@@ -62,7 +63,7 @@ def deep_placeholder(document: Document) -> Iterator[Hit]:
     basis="src",
 )
 def concat(document: Document) -> Iterator[Hit]:
-    yield from _in_commands(document, re.compile(r'\{"Concat": '))
+    yield from _in_commands(document, re.compile(r'\{\s*"Concat"\s*:'))
 
 
 @rule(
@@ -71,12 +72,13 @@ def concat(document: Document) -> Iterator[Hit]:
     'a `{"IfPresent": ...}` in the arguments',
     kubeflow="warning",
     vertex="warning",
-    why="Releases of Kubeflow before the newest do not resolve it, and Vertex AI was seen not to.",
+    why="Kubeflow before 2.16.1 does not resolve it, and Vertex AI was seen not to.",
     fix="Give the parameter a default, and decide inside the step.",
     basis="issue",
+    kubeflow_from=(2, 16, 1),
 )
 def if_present(document: Document) -> Iterator[Hit]:
-    yield from _in_commands(document, re.compile(r'\{"IfPresent": '))
+    yield from _in_commands(document, re.compile(r'\{\s*"IfPresent"\s*:'))
 
 
 @rule(
@@ -113,9 +115,10 @@ def placeholder_in_text(document: Document) -> Iterator[Hit]:
     "time-placeholder",
     "the placeholder of the run's creation or its scheduled time",
     kubeflow="warning",
-    why="Backends of Kubeflow from before June 2026 leave it as it stands.",
+    why="Kubeflow before 2.17 leaves it as it stands.",
     fix="Take the time as a parameter, or be sure of the backend.",
     basis="src",
+    kubeflow_from=(2, 17),
 )
 def time_placeholder(document: Document) -> Iterator[Hit]:
     yield from _found(document, _TIMES)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipeparts.linting.document import Document, Path
+from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Hit, rule
 from pipeparts.linting.images import FAMILY, is_pinned
-from pipeparts.linting.installs import find_install
+from pipeparts.linting.reading import Path
 from pipeparts.linting.secrets import find_secret
 
 _MOUNTS = re.compile(r"(?:^|[\s'\"=(\[,])(/(?:minio|s3|gcs)/[A-Za-z0-9][\w.-]*)")
@@ -51,9 +51,13 @@ def mounted_path(document: Document) -> Iterator[Hit]:
     basis="run",
 )
 def install_at_start(document: Document) -> Iterator[Hit]:
-    for label, text, path in document.command_texts():
-        if found := find_install(text):
-            yield Hit(f"the command runs `{found}`", path, document.users(label))
+    calls: dict[str, list[tuple[str, Path]]] = {}
+    for label, seen, path in document.seen():
+        if seen.kind == "install":
+            calls.setdefault(label, []).append((seen.text, path))
+    for label, found in calls.items():
+        text, path = found[0]
+        yield Hit(f"the command runs `{text}`", path, document.users(label))
 
 
 @rule(
@@ -85,13 +89,9 @@ def mutable_image(document: Document) -> Iterator[Hit]:
     basis="policy",
 )
 def secret(document: Document) -> Iterator[Hit]:
-    for label, container, path in document.containers():
-        for position, variable in enumerate(container.get("env") or []):
-            if not isinstance(variable, dict):
-                continue
-            name, value = str(variable.get("name", "")), variable.get("value")
-            if found := find_secret(name, value):
-                yield Hit(f"variable {name}: {found}", (*path, "env", position), document.users(label))
+    for label, name, value, path in document.environment():
+        if found := find_secret(name, value):
+            yield Hit(f"variable {name}: {found}", path, document.users(label))
     for task, name, value, path in document.constants():
         if found := _anywhere(name, value):
             yield Hit(f"input {name}: {found}", path, (task.name,))
@@ -101,6 +101,9 @@ def secret(document: Document) -> Iterator[Hit]:
     for label, text, path in document.command_texts():
         if found := find_secret("", text):
             yield Hit(f"a command: {found}", path, document.users(label))
+    for label, seen, path in document.seen():
+        if seen.kind == "setting" and (found := find_secret(seen.name, seen.text, is_in_code=True)):
+            yield Hit(f"{seen.name} in a command: {found}", path, document.users(label))
 
 
 @rule(
@@ -146,17 +149,24 @@ def null_default(document: Document) -> Iterator[Hit]:
     "X1",
     "newer-sdk",
     "an SDK that is newer than the backend",
-    why="What a newer SDK writes an older backend may not know, and it says so late or not at all.",
+    why="What a newer SDK writes an older backend may not know; where that is certain, the feature's own rule says it.",
     fix="Compile with the SDK of the backend's release, or upgrade the backend.",
     basis="doc",
 )
 def newer_sdk(document: Document) -> Iterator[Hit]:
     found = re.match(r"kfp-(\d+)\.(\d+)", str(document.spec.get("sdkVersion", "")))
     backend = document.kubeflow_version
-    if found and backend and (int(found[1]), int(found[2])) > backend:
-        yield Hit(
-            f"compiled with {document.spec['sdkVersion']}, for Kubeflow {backend[0]}.{backend[1]}", ("sdkVersion",)
-        )
+    if found and backend and (int(found[1]), int(found[2])) > backend[:2]:
+        sdk = str(document.spec["sdkVersion"])
+        message = f"compiled with {sdk[:40]}, for Kubeflow {'.'.join(map(str, backend))}"
+        if re.match(r"kfp-2\.15\.[01]\b", sdk):  # mended in 2.15.2
+            yield Hit(
+                f"{message}: what its steps write of their artifacts is refused there",
+                ("sdkVersion",),
+                severity="error",
+            )
+        else:
+            yield Hit(message, ("sdkVersion",))
 
 
 def _anywhere(name: str, value: Any) -> str | None:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipeparts.linting.document import Document, Path
+from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Hit, rule
+from pipeparts.linting.reading import Path
 
 _LONGEST_VALUE = 10_000
 _LONGEST_DESCRIPTION = 1_024

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pipeparts.linting.document import Document, Path
+from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Hit, rule
+from pipeparts.linting.reading import Path
 
 _TITLE = re.compile(r"[a-z][a-z0-9-_]{2,20}[.][A-Z][a-zA-Z0-9-_]{2,49}")
 
