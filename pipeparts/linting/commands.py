@@ -71,6 +71,7 @@ _SOURCE_INSTALLS = re.compile(r"\bpip3?['\"\s,]+(?:[^\n]{0,40}[\s'\",]+)?install
 _ADDRESS = re.compile(r"(?:--?[\w-]+=)?(https?://[^\s'\"]+)", re.IGNORECASE)
 #: What looks like an address and is a name: the scopes of Google's tokens, namespaces of XML.
 _NAMES = re.compile(r"https?://(?:www\.googleapis\.com/auth/|www\.w3\.org/|json-schema\.org/)", re.IGNORECASE)
+_ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _STRUCTURED = re.compile(r'\{\s*"(?:Concat|IfPresent)"\s*:')
 _INSIDE = (".svc", ".local", ".internal", ".localhost", ".cluster.local")
 _LONGEST = 100
@@ -220,6 +221,8 @@ def _named(words: Sequence[str], positions: Sequence[int]) -> Iterator[Seen]:
             name, equals, value = word.lstrip("-").partition("=")
             if not equals and index + 1 < len(words):
                 value = words[index + 1]
+            if inner := _ASSIGNED.match(value):  # `--env NAME=value`
+                name, value = inner[1], value[inner.end() :]
             if not value.startswith("-"):
                 yield Seen("setting", value, positions[index], name=name)
 

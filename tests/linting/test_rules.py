@@ -325,6 +325,7 @@ def test_what_is_no_secret_is_left_alone(name: str, value: str) -> None:
     [
         ["tool", "--password", "hunter22"],
         ["tool", "--password=hunter22"],
+        ["docker", "run", "--env", "DB_PASSWORD=hunter22", "image"],
         ["sh", "-c", "export DB_PASSWORD=hunter22 && tool"],
         ["python", "-c", "connect(password='hunter22')"],
         ["sh", "-ec", "x", "\ndef f():\n    api_key = 'hunter22'\n"],
@@ -342,6 +343,7 @@ def test_a_secret_in_a_command_is_found_and_not_shown(words: list[str]) -> None:
     [
         ["tool", "--token", "{{$.inputs.parameters['token']}}"],
         ["tool", "--token", "--verbose"],
+        ["tool", "--secret=TOKEN=projects/p/secrets/token/versions/1"],
         ["sh", "-c", "TOKEN=$(cat /run/token) tool --password $PASSWORD"],
         [
             "sh",
