@@ -40,6 +40,8 @@ _REFERENCE = re.compile(
 )
 #: Tokens of a text model, of a page: names that end as a secret's does.
 _OTHER_TOKENS = re.compile(r"(?:pad|eos|bos|unk|sep|cls|mask|stop|end|start|next|page|special)_token$", re.IGNORECASE)
+#: `NAME=value`, then `--name value`: the first may stand in the place of the second's value.
+_SETTINGS = (re.compile(r"([\w-]+)(=)([^\s`'\"]+)"), re.compile(r"([\w-]+)( )([^\s`'\"]+)"))
 _SHORTEST = 6
 #: In code, under a secret's name, stand names of secrets and kinds of tokens as well: words alone are none.
 _SHORTEST_IN_CODE = 8
@@ -71,10 +73,18 @@ def find_secret(name: str, value: Any, *, is_in_code: bool = False) -> str | Non
 
 
 def redact(text: str) -> str:
-    """A message without the secrets of known forms that a command or an address in it holds."""
+    """A message without the secrets that a command or an address in it holds."""
     for kind, pattern in _KNOWN.items():
         text = pattern.sub(lambda found, kind=kind: f"[{kind}: {_shown(found[0])}]", text)  # type: ignore[misc]
+    for setting in _SETTINGS:
+        text = setting.sub(_redacted, text)
     return text
+
+
+def _redacted(setting: re.Match[str]) -> str:
+    name, between, value = setting.groups()
+    found = find_secret(name.lstrip("-"), value, is_in_code=True)
+    return f"{name}{between}[{found}]" if found else setting[0]
 
 
 def _shown(value: str) -> str:
