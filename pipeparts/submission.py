@@ -119,7 +119,8 @@ def fill_versions(spec: Spec, arguments: Mapping[str, Any]) -> dict[str, Any]:
         InputError: For a source that is not there, or code that cannot be found.
     """
     filled = dict(arguments)
-    if _PIPELINE_HASH in parameters_of(spec) and not _value_of(spec, arguments, _PIPELINE_HASH):
+    is_text = parameters_of(spec).get(_PIPELINE_HASH, {}).get("parameterType") == "STRING"
+    if is_text and not _value_of(spec, arguments, _PIPELINE_HASH):
         filled[_PIPELINE_HASH] = spec_hash(spec)
     for name, partner in _empty_versions(spec, arguments):
         version = version_of(_value_of(spec, arguments, partner), parameter=partner)

@@ -37,7 +37,7 @@ from pipeparts.cli.inputs import (
     run_key,
     talking,
 )
-from pipeparts.cli.output import make_console, print_json, show_error
+from pipeparts.cli.output import make_console, make_progress, print_json, show_error
 from pipeparts.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def submit(
             _check(platform, spec)
         run = platform.submit(spec, arguments, key=key)
         if wait:
-            run = platform.wait(run, None if as_json else _watch())
+            run = _wait(platform, run, shown=not as_json)
     _answer(run, as_json=as_json)
 
 
@@ -140,11 +140,7 @@ def wait(
     """Wait for a run's end, and show how it goes."""
     ctx.meta[JSON] = as_json
     with talking(target, target_config) as platform:
-        found = platform.status(run)
-        watch = None if as_json else _watch()
-        if watch is not None:
-            watch(found)
-        found = platform.wait(found, watch)
+        found = _wait(platform, platform.status(run), shown=not as_json)
     _answer(dataclasses.replace(found, new=False), as_json=as_json)
 
 
@@ -373,18 +369,26 @@ def _newest(platform: Target) -> str:
     return found[0].run_id
 
 
-def _watch() -> Any:
-    """Prints a line for each task whose state changed, on standard error."""
-    seen: dict[str, str] = {}
+def _wait(platform: Target, run: RemoteRun, *, shown: bool) -> RemoteRun:
+    """Waits for a run's end, and shows on standard error how it goes, as `run` does."""
+    from pipeparts.targets.progress import FollowedRun
 
-    def show(run: RemoteRun) -> None:
-        for task in run.tasks:
-            name = task.id or task.name
-            if seen.get(name, "queued") != task.state:
-                seen[name] = task.state
-                typer.echo(f"{time.strftime('%H:%M:%S')}  {task.name}: {task.state}", err=True)
+    if not shown:
+        return platform.wait(run)
+    progress = make_progress(stderr=True)
+    seen = FollowedRun(run)
 
-    return show
+    def watch(found: RemoteRun) -> None:
+        nonlocal seen
+        seen = FollowedRun(found)
+        progress.update(seen)
+
+    progress.begin(seen)
+    try:
+        progress.update(seen)
+        return platform.wait(run, watch)
+    finally:
+        progress.end(seen)
 
 
 def _answer(run: RemoteRun, *, as_json: bool) -> None:

@@ -55,9 +55,18 @@ class RunRecord:
         """The tasks that do something: no groups."""
         return [task for task in self.data["tasks"] if task["kind"] not in GROUPS]
 
+    @property
+    def place(self) -> str:
+        """The run's folder, as seen from the working directory where that is shorter."""
+        return f"in {min(str(self.folder), os.path.relpath(self.folder), key=len)}"
+
     def task(self, identifier: str) -> dict[str, Any]:
         """A task by its id."""
         return self._tasks[identifier]
+
+    def log_of(self, task: Mapping[str, Any]) -> Path | None:
+        """The file that a task's log grows in; None before it has begun."""
+        return self.folder / str(task["log"]) if task["log"] else None
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Takes in an event of the worker."""

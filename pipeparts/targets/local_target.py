@@ -306,7 +306,7 @@ class LocalTarget(Target):
 
 
 def _moment(seconds: float | None) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds") if seconds else ""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds") if seconds else ""
 
 
 def _last_line(log: Path) -> str:

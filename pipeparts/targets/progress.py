@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import time
@@ -9,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from pipeparts.targets.local_record import GROUPS, RunRecord
+from pipeparts.targets.local_record import GROUPS
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+
+    from pipeparts.targets.base import RemoteRun
 
 #: How each state reads.
 WORDS = {
@@ -40,35 +43,109 @@ _LOG_PREFIX = re.compile(r"^\[KFP Executor [^\]]*\]: ")
 _GROUP_KINDS = {"condition": "if", "loop": "for each", "exit_handler": "", "pipeline": "pipeline"}
 
 
-class Progress(Protocol):
-    """Shows a run's record as it changes."""
+class Followed(Protocol):
+    """A run as it is shown: the record of a local one, or what a platform says of its own.
 
-    def begin(self, record: RunRecord) -> None:
+    Attributes:
+        data: The run: `pipeline`, `run_id`, and its `tasks`; see `RunRecord`.
+    """
+
+    data: dict[str, Any]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The tasks that do something: no groups."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, after its name: "in FOLDER", "on PLATFORM: ADDRESS"."""
+
+    def task(self, identifier: str) -> dict[str, Any]:
+        """A task by its id."""
+
+    def log_of(self, task: Mapping[str, Any]) -> Path | None:
+        """The file that a task's log grows in, where there is one."""
+
+
+class FollowedRun:
+    """A run of any target, as it was seen last.
+
+    Args:
+        run: The run, with its tasks.
+    """
+
+    def __init__(self, run: RemoteRun) -> None:
+        self._run = run
+        self.data: dict[str, Any] = {"pipeline": run.pipeline, "run_id": run.run_id}
+        self.data["tasks"] = [
+            {
+                "id": task.id or task.name,
+                "display_name": task.name,
+                "kind": "step",
+                "parent": None,
+                "state": task.state,
+                "attempt": 1,
+                "started": _seconds(task.started),
+                "finished": _seconds(task.ended),
+                "seconds": _seconds(task.ended) - _seconds(task.started) if task.started and task.ended else None,
+                "error": {"message": task.error} if task.error else None,
+                "cached_from": None,
+            }
+            for task in run.tasks
+        ]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Its tasks."""
+        tasks: list[dict[str, Any]] = self.data["tasks"]
+        return tasks
+
+    @property
+    def place(self) -> str:
+        """The platform, and its page there."""
+        return f"on {self._run.platform}" + (f": {self._run.link}" if self._run.link else "")
+
+    def task(self, identifier: str) -> dict[str, Any]:
+        """A task by its id."""
+        return next(task for task in self.steps if task["id"] == identifier)
+
+    def log_of(self, task: Mapping[str, Any]) -> None:
+        """Its logs are the platform's."""
+
+
+def _seconds(moment: str) -> float:
+    return dt.datetime.fromisoformat(moment).timestamp() if moment else 0.0
+
+
+class Progress(Protocol):
+    """Shows a run as it changes."""
+
+    def begin(self, record: Followed) -> None:
         """The run starts."""
 
-    def update(self, record: RunRecord) -> None:
+    def update(self, record: Followed) -> None:
         """Called several times a second."""
 
-    def stopping(self, record: RunRecord, grace_seconds: float) -> None:
+    def stopping(self, record: Followed, grace_seconds: float) -> None:
         """Someone asked to stop; the steps have this long to clean up."""
 
-    def end(self, record: RunRecord) -> None:
+    def end(self, record: Followed) -> None:
         """The run is over."""
 
 
 class NoProgress:
     """Shows nothing."""
 
-    def begin(self, record: RunRecord) -> None:
+    def begin(self, record: Followed) -> None:
         """Shows nothing."""
 
-    def update(self, record: RunRecord) -> None:
+    def update(self, record: Followed) -> None:
         """Shows nothing."""
 
-    def stopping(self, record: RunRecord, grace_seconds: float) -> None:
+    def stopping(self, record: Followed, grace_seconds: float) -> None:
         """Shows nothing."""
 
-    def end(self, record: RunRecord) -> None:
+    def end(self, record: Followed) -> None:
         """Shows nothing."""
 
 
@@ -80,12 +157,13 @@ class PlainProgress:
         self._closed = False
         self._seen: dict[tuple[str, str], tuple[str, int]] = {}
 
-    def begin(self, record: RunRecord) -> None:
+    def begin(self, record: Followed) -> None:
         """Names the run and its folder."""
         name, steps = record.data["pipeline"], len(record.steps)
-        self._line(f"run {record.folder.name} of {name}, {steps} steps, in {shown_path(record.folder)}")
+        counted = f", {steps} steps" if steps else ""  # a platform knows them when they begin
+        self._line(f"run {record.data['run_id']} of {name}{counted}, {record.place}")
 
-    def update(self, record: RunRecord) -> None:
+    def update(self, record: Followed) -> None:
         """A line for each step whose state changed."""
         for task in record.steps:
             for part in task.get("iterations") or [task]:
@@ -97,11 +175,11 @@ class PlainProgress:
                 name = label(task, part)
                 self._line(f"{time.strftime('%H:%M:%S')}  {name}: {describe(part)}")
 
-    def stopping(self, record: RunRecord, grace_seconds: float) -> None:
+    def stopping(self, record: Followed, grace_seconds: float) -> None:
         """A line that says so."""
         self._line(_stopping_text(grace_seconds))
 
-    def end(self, record: RunRecord) -> None:
+    def end(self, record: Followed) -> None:
         """The last changes."""
         self.update(record)
 
@@ -126,7 +204,7 @@ class LiveProgress:
         self._spinner = Spinner("dots", style="bold")
         self._stopping = ""
 
-    def begin(self, record: RunRecord) -> None:
+    def begin(self, record: Followed) -> None:
         """Names the run, and draws the table."""
         from rich.markup import escape
 
@@ -135,22 +213,22 @@ class LiveProgress:
         self._live.start()
         self.update(record)
 
-    def update(self, record: RunRecord) -> None:
+    def update(self, record: Followed) -> None:
         """Draws the table again."""
         self._live.update(self._table(record, running=True))
 
-    def stopping(self, record: RunRecord, grace_seconds: float) -> None:
+    def stopping(self, record: Followed, grace_seconds: float) -> None:
         """Says so below the table."""
         self._stopping = _stopping_text(grace_seconds)
         self._live.update(self._table(record, running=True), refresh=True)
 
-    def end(self, record: RunRecord) -> None:
+    def end(self, record: Followed) -> None:
         """Draws it for the last time, whole."""
         self._stopping = ""
         self._live.update(self._table(record, running=False), refresh=True)
         self._live.stop()
 
-    def _table(self, record: RunRecord, *, running: bool) -> Group:
+    def _table(self, record: Followed, *, running: bool) -> Group:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -191,7 +269,7 @@ class LiveProgress:
         tail += [Text(self._stopping, style="yellow")] if self._stopping else []
         return Group(table, *tail)
 
-    def _folded(self, record: RunRecord, rows: list[dict[str, Any]]) -> set[str]:
+    def _folded(self, record: Followed, rows: list[dict[str, Any]]) -> set[str]:
         """What is left out where the terminal is too low: the steps that wait, then those long done."""
         room = max(5, self._console.size.height - 4)
         if len(rows) <= room:
@@ -209,13 +287,14 @@ class LiveProgress:
         kept = sorted(rows, key=lambda task: (order[task["state"]], -(task["finished"] or 0)))[:room]
         return {task["id"] for task in rows} - {task["id"] for task in kept}
 
-    def _note(self, record: RunRecord, task: Mapping[str, Any]) -> str:
+    def _note(self, record: Followed, task: Mapping[str, Any]) -> str:
         if iterations := task.get("iterations"):
             done = sum(1 for part in iterations if part["state"] in ("succeeded", "cached"))
             return f"{done} of {len(iterations)} iterations"
         if task["state"] == "running":
             tries = f"attempt {task['attempt']}: " if task["attempt"] > 1 else ""
-            return tries + last_line(record.folder / str(task["log"]))
+            log = record.log_of(task)
+            return tries + (last_line(log) if log else "")
         if task["state"] in ("queued", "succeeded"):
             return ""
         if task["state"] == "failed" and task["error"]:
@@ -288,7 +367,7 @@ def _time_of(task: Mapping[str, Any]) -> str:
     return duration(task["seconds"]) if task["seconds"] is not None and task["state"] != "cached" else ""
 
 
-def _depth(record: RunRecord, task: Mapping[str, Any]) -> int:
+def _depth(record: Followed, task: Mapping[str, Any]) -> int:
     depth = 0
     parent = task["parent"]
     while parent is not None:

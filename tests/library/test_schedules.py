@@ -40,6 +40,44 @@ def test_the_last_window_is_over() -> None:
     assert MONTHLY.last_window(moment("2013-09-01T05:59")).end == moment("2013-08-01T06:00")
 
 
+def test_past_windows_are_those_that_were_to_come() -> None:
+    forward = list(MONTHLY.windows(moment("2013-01-01"), moment("2013-12-01T12:00")))
+    backward = itertools.islice(MONTHLY.past_windows(moment("2014-01-02")), len(forward))
+    assert list(backward)[::-1] == forward
+
+
+FIELDS = st.sampled_from(["*", "*/2", "0", "7", "1-5", "5-7", "1/2", "2-7/2", "0,6,7", "SUN", "fri-SAT", "mon,7"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    days=FIELDS,
+    of_month=st.sampled_from(["*", "1", "*/10", "13"]),
+    start=st.datetimes(dt.datetime(2001, 1, 1), dt.datetime(2030, 1, 1)),
+)
+def test_a_portable_cron_means_the_same(days: str, of_month: str, start: dt.datetime) -> None:
+    """Kubeflow's parser knows the days 0 to 6: no 7, and a step that begins at a day ends at 6 there."""
+    schedule = Schedule(cron=f"30 5 {of_month} * {days}")
+    portable = Schedule(cron=schedule.portable_cron)
+    field = portable.cron.split()[4]
+    assert "7" not in field
+    assert field.startswith("*") or "/" not in field
+    begin = start.replace(tzinfo=UTC)
+    both = [
+        [window.end for window in each.windows(begin, begin + dt.timedelta(days=60))] for each in (schedule, portable)
+    ]
+    assert both[0] == both[1]
+    assert portable.portable_cron == portable.cron
+
+
+@pytest.mark.parametrize("cron", ["0 0 L * *", "0 0 LW * *", "0 0 * * 5L", "0 0 * * 5#2"])
+def test_what_is_not_everybodys_cron(cron: str) -> None:
+    schedule = Schedule(cron=cron)
+    with pytest.raises(InputError, match="not every platform reads this cron") as caught:
+        _ = schedule.portable_cron
+    assert caught.value.facts["received"] == cron
+
+
 def test_a_time_zone_with_summer_time_keeps_the_hour_on_the_clock() -> None:
     schedule = Schedule(cron="0 6 * * *", time_zone="America/New_York")
     windows = list(schedule.windows(moment("2013-03-09T12:00"), moment("2013-03-12")))

@@ -16,6 +16,7 @@ from pipeparts.runtime import sources
 from pipeparts.submission import (
     check_arguments,
     code_version,
+    data_versions,
     fill_versions,
     override,
     prepare_arguments,
@@ -131,6 +132,22 @@ def test_a_source_that_is_not_there_fails_at_once(spec: dict[str, Any], tmp_path
 )
 def test_what_names_neither_data_nor_code_has_no_version(value: Any) -> None:
     assert version_of(value, parameter="model") == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"source": "gs://bucket/*.csv"}, ["source_version"]),
+        ({"source": "data/today.csv"}, ["source_version"]),
+        ({"source": "data/today.csv", "source_version": "mine"}, []),
+        ({"source": "postgresql+psycopg://host/db"}, []),
+        ({"network": "networks.wide:build"}, []),
+        ({}, []),
+    ],
+)
+def test_versions_that_data_has_at_each_run(spec: dict[str, Any], given: dict[str, Any], expected: list[str]) -> None:
+    """Nothing is looked at: the bucket is nobody's, and the files are not there."""
+    assert data_versions(spec, {"text": "a", **given}) == expected
 
 
 def test_code_that_changed_has_another_version(

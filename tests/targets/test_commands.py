@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from pipeparts.cli import app
+from pipeparts.schedules import Schedule
 from pipeparts.targets.local_runs import list_runs
 from tests.targets.kubeflow_server import KubeflowServer
 
@@ -71,7 +75,8 @@ def test_a_run_in_the_background_of_this_machine(here: Path) -> None:
     (run,) = list_runs(here / ".pipeparts")
     waited = call("wait", run["run_id"])
     assert waited.exit_code == 0
-    assert "say: succeeded" in waited.stderr
+    assert waited.stderr.startswith(f"run {run['run_id']} of talk, 1 steps, on local")
+    assert "say: done, " in waited.stderr
     assert waited.stdout.splitlines()[0] == f"found talk as {run['run_id']} on local: succeeded"
     shown = call("status")
     assert shown.exit_code == 0
@@ -204,6 +209,174 @@ def test_the_scheduler_serves_until_it_is_stopped(here: Path) -> None:
     assert process.returncode == 0, output
     assert "waiting for what is due" in output
     assert len(list_runs(here / ".pipeparts")) == 1
+
+
+@pytest.mark.slow
+def test_missed_windows_are_made_up_for_as_far_as_is_asked(here: Path) -> None:
+    content = {
+        "pipeline": "talk.yaml",
+        "schedule": {"cron": "0 5 1 * *"},
+        "parameters": {"text": "about {start:%Y-%m}"},
+    }
+    (here / "monthly.yaml").write_text(yaml.safe_dump(content))
+    call("schedule", "create", "monthly.yaml")
+    path = here / ".pipeparts" / "schedules" / "talk-monthly" / "schedule.json"
+    now = dt.datetime.now(dt.UTC)
+    since = (now - dt.timedelta(days=96)).isoformat()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "since": since}))
+    months = [
+        f"about {window.start:%Y-%m}" for window in itertools.islice(Schedule(cron="0 5 1 * *").past_windows(now), 3)
+    ]
+    assert call("scheduler", "--once").exit_code == 0
+    assert [run["arguments"]["text"] for run in list_runs(here / ".pipeparts")] == months[:1]
+    assert call("scheduler", "--once").stdout == "nothing is due\n", "the older ones are left out"
+    done = call("scheduler", "--once", "--catch-up", "0")
+    assert done.exit_code == 0, done.output
+    newest_first = [run["arguments"]["text"] for run in list_runs(here / ".pipeparts")]
+    assert newest_first == [months[1], months[2], months[0]], "the earliest first"
+    assert call("scheduler", "--once", "--catch-up", "0").stdout == "nothing is due\n"
+
+
+HOLD = """
+from kfp import compiler, dsl
+
+
+@dsl.component(base_image="pipeparts-python-data", install_kfp_package=False)
+def hold(folder: str, name: str):
+    import os
+    import time
+
+    open(os.path.join(folder, f"{name}.began"), "a").close()
+    while not os.path.exists(os.path.join(folder, f"{name}.go")):
+        time.sleep(0.05)
+
+
+@dsl.pipeline(name="hold")
+def holding(folder: str, name: str):
+    hold(folder=folder, name=name).set_caching_options(False)
+
+
+compiler.Compiler().compile(holding, "hold.yaml")
+"""
+
+
+@pytest.fixture
+def serving(here: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts the scheduler with two schedules that are due: "one" and "two", whose runs go on until they are let go."""
+    (here / "hold.py").write_text(HOLD)
+    subprocess.run([sys.executable, "hold.py"], cwd=here, check=True)
+    for name in ("one", "two"):
+        parameters = {"folder": str(here), "name": name}
+        content = {"pipeline": "hold.yaml", "schedule": {"cron": "0 0 * * *"}, "parameters": parameters}
+        (here / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        assert call("schedule", "create", f"{name}.yaml", "--name", name).exit_code == 0
+        path = here / ".pipeparts" / "schedules" / name / "schedule.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "since": "2013-01-01T00:00:00+00:00"}))
+    started: list[subprocess.Popen[str]] = []
+
+    def serve() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeparts.cli", "scheduler"],
+            cwd=here,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PIPEPARTS_STOP_SECONDS": "3"},
+        )
+        started.append(process)
+        return process
+
+    yield serve
+    for name in ("one", "two"):
+        (here / f"{name}.go").touch()
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    for run in list_runs(here / ".pipeparts"):
+        call("cancel", run["run_id"])
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_schedules_run_side_by_side_and_a_run_that_is_stopped_stops_no_other(
+    here: Path, serving: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process = serving()
+    until(lambda: (here / "one.began").exists() and (here / "two.began").exists())
+    runs = {run["arguments"]["name"]: run["run_id"] for run in list_runs(here / ".pipeparts")}
+    assert call("cancel", runs["one"]).exit_code == 0
+    (here / "two.go").touch()
+    folder = here / ".pipeparts" / "schedules"
+    until(lambda: list((folder / "one").glob("*.done")) and list((folder / "two").glob("*.done")))
+    assert process.poll() is None, "the scheduler goes on"
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert f"hold as {runs['one']}: interrupted" in output
+    assert f"hold as {runs['two']}: succeeded" in output
+    assert len(list_runs(here / ".pipeparts")) == 2
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_stopped_stops_its_runs_and_runs_them_again(
+    here: Path, serving: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process = serving()
+    until(lambda: (here / "one.began").exists() and (here / "two.began").exists())
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert {run["state"] for run in list_runs(here / ".pipeparts")} == {"interrupted"}
+    (here / "one.go").touch()
+    (here / "two.go").touch()
+    done = call("scheduler", "--once")
+    assert done.exit_code == 0, done.output
+    states = sorted(run["state"] for run in list_runs(here / ".pipeparts"))
+    assert states == ["interrupted", "interrupted", "succeeded", "succeeded"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_was_killed_finds_its_runs(here: Path, serving: Callable[[], subprocess.Popen[str]]) -> None:
+    process = serving()
+    until(lambda: (here / "one.began").exists() and (here / "two.began").exists())
+    process.kill()
+    process.communicate()
+    (here / "one.go").touch()
+    (here / "two.go").touch()
+    done = call("scheduler", "--once")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("found run") == 2
+    assert [run["state"] for run in list_runs(here / ".pipeparts")] == ["succeeded", "succeeded"]
+
+
+def test_data_that_changes_goes_through_run_scheduled(here: Path, kubeflow: KubeflowServer) -> None:
+    """Its version is looked up by each run; kept from now on, it would have every run take the first one's table."""
+    environment = {"PIPEPARTS_HOST": kubeflow.host, "PIPEPARTS_REGISTRY": "registry.example/a", "HOME": "/nowhere"}
+    content = {
+        "pipeline": "predict_batch",
+        "schedule": {"cron": "0 5 * * *"},
+        "parameters": {
+            "source": "gs://bucket/today.csv",
+            "model_name": "m",
+            "keys": ["id"],
+            "destination": "gs://bucket/out",
+        },
+    }
+    (here / "daily.yaml").write_text(yaml.safe_dump(content))
+    plain = call("schedule", "create", "daily.yaml", "--plain", "--target", "kubeflow", **environment)
+    assert "the data's version would stay what it is now" in plain.stderr
+    made = call("schedule", "create", "daily.yaml", "--target", "kubeflow", **environment)
+    assert made.exit_code == 0, made.output
+    (stored,) = kubeflow.recurring.values()
+    assert stored["runtime_config"]["parameters"]["pipeline"] == "predict_batch"
+    assert "source_version" not in stored["runtime_config"]["parameters"]["parameters"]
 
 
 @pytest.mark.slow

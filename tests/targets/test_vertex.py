@@ -28,7 +28,7 @@ class Submitter:
     def __init__(self, server: VertexServer, spec: dict[str, Any], arguments: dict[str, Any]) -> None:
         self.server, self.spec, self.arguments = server, spec, arguments
 
-    def __call__(self, key: str = "d1", *, wait: bool = False, **settings: Any) -> RemoteRun:
+    def target(self, **settings: Any) -> target.VertexTarget:
         defaults: dict[str, Any] = {
             "project": PROJECT,
             "location": LOCATION,
@@ -38,7 +38,10 @@ class Submitter:
             "poll_seconds": 0.01,
             "request_seconds": 5.0,
         }
-        platform = target.VertexTarget(VertexConfig(**{**defaults, **settings}))
+        return target.VertexTarget(VertexConfig(**{**defaults, **settings}))
+
+    def __call__(self, key: str = "d1", *, wait: bool = False, **settings: Any) -> RemoteRun:
+        platform = self.target(**settings)
         run = platform.submit(self.spec, self.arguments, key=key)
         return platform.wait(run) if wait else run
 
@@ -161,6 +164,39 @@ def test_what_no_retry_mends(submit: Submitter, vertex: VertexServer, code: grpc
     assert caught.value.facts["where"] == f"project {PROJECT}, location {LOCATION}"
     assert f"fault {code.name}" in caught.value.facts["received"]
     assert vertex.calls == ["CreatePipelineJob"]
+
+
+def test_a_run_joins_the_experiment(submit: Submitter, vertex: VertexServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "_CONTEXT_PAUSE", 0.01)
+    vertex.states = [RUNNING]
+    vertex.experiments["flights"] = []
+    vertex.fail("AddContextChildren", Code.UNAVAILABLE, served=True)
+    assert submit(experiment="flights").new
+    (context,) = vertex.experiments["flights"]
+    assert context.endswith("/metadataStores/default/contexts/train-and-register-d1")
+    assert not submit(experiment="flights").new
+    assert vertex.experiments["flights"] == [context]
+    with pytest.raises(InputError, match="cannot find the experiment 'flihgts' on Vertex AI"):
+        submit("d2", experiment="flihgts")
+    assert len(vertex.jobs) == 1, "it is said before anything is started"
+
+
+def test_a_run_without_a_context_is_no_failure(
+    submit: Submitter, vertex: VertexServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(target, "_CONTEXT_SECONDS", 0.0)
+    vertex.states = [RUNNING]
+    vertex.experiments["flights"] = []
+    assert submit(experiment="flights").new
+    assert vertex.experiments["flights"] == []
+    assert "it is not in the experiment" in caplog.text
+
+
+def test_the_key_comes_back_as_it_was(submit: Submitter, vertex: VertexServer) -> None:
+    """A label holds small letters alone; the display name keeps what was said."""
+    run = submit("D1+x=2")
+    found = submit.target().status(run.run_id)
+    assert (found.pipeline, found.key) == ("train-and-register", "D1+x=2")
 
 
 def test_another_project_and_another_bucket(submit: Submitter) -> None:

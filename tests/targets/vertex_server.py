@@ -188,7 +188,7 @@ class VertexServer:
         run_context = types.Context(name=f"{_CONTEXTS}/{request.name.rpartition('/')[2]}")
         job.job_detail = types.PipelineJobDetail(
             # It is made a moment after the job.
-            pipeline_run_context=run_context if self._looks[request.name] > 1 or job.state.name in _ENDED else None,
+            pipeline_run_context=run_context if self._looks[request.name] > 2 or job.state.name in _ENDED else None,
             task_details=self.tasks,
         )
         return job
