@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,20 @@ def readmes() -> Iterator[tuple[Path, str]]:
         before, after = text.partition(BEGIN)[0], text.partition(END)[2]
         text = f"{before}{BEGIN}\n\n{catalog_table()}\n\n{END}{after}"
     yield root, text
+    yield catalog.PACKAGE / "image_recipes.yaml", image_recipes()
+
+
+def image_recipes() -> str:
+    """A hash of what each image family's folder holds (and of what they share), as a part of its image's tag."""
+    folder = catalog.PACKAGE.parent / "containers"
+    lines = ["# What each image is made by, as hashes; written by `make docs`."]
+    for family in sorted(path.parent.name for path in folder.glob("*/Dockerfile")):
+        total = hashlib.sha256()
+        for path in sorted([folder / "healthcheck.py", *(folder / family).iterdir()]):
+            total.update(f"{path.name}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        lines.append(f"{family}: {total.hexdigest()}")
+    return "\n".join(lines) + "\n"
 
 
 def golden() -> Iterator[tuple[Path, str]]:

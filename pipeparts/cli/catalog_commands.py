@@ -114,8 +114,16 @@ def compile(
         str, typer.Option(help="Write images of this registry, tagged with the release and a hash of the code.")
     ] = "",
     images: Annotated[
-        Path | None, typer.Option(help="A YAML file with an image for each family: `data: registry/name@sha256:...`.")
+        str | None,
+        typer.Option(
+            help="A YAML file with an image for each family: `data: registry/name@sha256:...`; or `pip`, for a public "
+            "Python image that installs the package when a step starts.",
+            metavar="FILE|pip",
+        ),
     ] = None,
+    package: Annotated[
+        str, typer.Option(help="With `--images pip`: what pip installs, `{family}` in it for the extra.")
+    ] = "",
 ) -> None:
     """Compile to KFP v2 YAML; without images, they keep their families' names."""
     from pipeparts import catalog, compiling
@@ -129,11 +137,23 @@ def compile(
     names = (
         [e.name for e in [*catalog.components(), *catalog.pipelines()]] if name == "all" else [catalog.find(name).name]
     )
+    by_pip = images == "pip"
+    if (package and not by_pip) or (registry and by_pip):
+        raise InputError(
+            "these options do not go together",
+            parameter="--package" if package and not by_pip else "--registry",
+            allowed="--package with --images pip; --registry with built images",
+            received=f"--images {images}" if images else "no --images",
+        )
     given = (
-        {key: str(value) for key, value in read_mapping(images, what="the file of images").items()} if images else {}
+        {key: str(value) for key, value in read_mapping(images, what="the file of images").items()}
+        if images and not by_pip
+        else {}
     )
     for each in names:
         spec = compiling.compile_spec(each)
+        if by_pip:
+            spec = compiling.pip_images(spec, package=package)
         if registry or given:
             known = {**(compiling.default_images(spec, registry=registry) if registry else {}), **given}
             spec = compiling.resolve_images(spec, known)
