@@ -4,12 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV = $(shell command -v uv || echo .tools/bin/uv)
 LOCK := containers/local/requirements.txt
+LOCK_IMAGE = $(UV) pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 # Tests import TensorFlow in many processes: its bytecode is compiled on install, so use it.
 unexport PYTHONDONTWRITEBYTECODE
 
 PIPELINE ?= train_and_register
 PARAMS ?= configs/$(PIPELINE)/flights.yaml
 ARGS ?=
+REGISTRY ?=
+FAMILY ?=
+BUILD_OPTIONS ?=
 
 # Two files of tests at a time: many of them wait for a service or a clock.
 PYTEST ?= -n 2 --dist loadfile
@@ -19,7 +23,7 @@ MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flight
 MAIL_PORT ?= 8025
 
 .DEFAULT_GOAL := help
-.PHONY: help install run monitor test test-slow lint golden docs lock bench component clean
+.PHONY: help install run monitor test test-slow lint golden docs lock images bench component clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -68,9 +72,19 @@ golden: install ## write each pipeline's compiled.yaml anew
 docs: install ## write the generated READMEs and the catalog table anew
 	$(BIN)/python -m pipeparts.docgen
 
-lock: ## resolve the locked requirements anew from setup.py
+lock: ## resolve the locked requirements anew from setup.py: the laptop's, and each image's
 	$(UV) pip compile --quiet setup.py --universal --python-version 3.11 --extra local --extra dev --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o $(LOCK)
+	$(PYTHON) containers/write_requirements.py
+	for family in data tensorflow monitoring; do $(LOCK_IMAGE) --config-file containers/uv.toml --universal --python-version 3.11 \
+	  -c $(LOCK) containers/$$family/requirements.in -o containers/$$family/requirements.txt || exit 1; done
+	$(LOCK_IMAGE) --universal --python-version 3.11 -c $(LOCK) containers/registry/requirements.in -o containers/registry/requirements.txt
+	$(LOCK_IMAGE) --config-file containers/uv.toml --python-version 3.13 --python-platform x86_64-manylinux_2_40 \
+	  containers/tfx/requirements.in -o containers/tfx/requirements.txt
+	@echo "now: make docs, for the hashes of what the images are made by"
+
+images: install ## build the images and write .pipeparts/images.yaml, for `pipeparts compile --images` (REGISTRY=, FAMILY=, BUILD_OPTIONS=)
+	$(BIN)/python -m pipeparts.images $(FAMILY) --registry "$(REGISTRY)" --build-options "$(BUILD_OPTIONS)"
 
 ROWS ?= 1000000
 STAGES ?= ingest profile features drift predict start

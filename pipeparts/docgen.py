@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,7 @@ def readmes() -> Iterator[tuple[Path, str]]:
     root = catalog.PACKAGE.parent
     yield root / "README.md", _with_part(root / "README.md", BEGIN, END, catalog_table())
     yield root / "docs" / "lint.md", _with_part(root / "docs" / "lint.md", BEGIN_RULES, END_RULES, rule_table())
+    yield catalog.PACKAGE / "image_recipes.yaml", image_recipes()
 
 
 def _with_part(path: Path, begin: str, end: str, part: str) -> str:
@@ -99,6 +101,19 @@ def _with_part(path: Path, begin: str, end: str, part: str) -> str:
     if begin not in text or end not in text:
         return text
     return f"{text.partition(begin)[0]}{begin}\n\n{part}\n\n{end}{text.partition(end)[2]}"
+
+
+def image_recipes() -> str:
+    """A hash of what each image family's folder holds (and of what they share), as a part of its image's tag."""
+    folder = catalog.PACKAGE.parent / "containers"
+    lines = ["# What each image is made by, as hashes; written by `make docs`."]
+    for family in sorted(path.parent.name for path in folder.glob("*/Dockerfile")):
+        total = hashlib.sha256()
+        for path in sorted([folder / "healthcheck.py", *(folder / family).iterdir()]):
+            total.update(f"{path.name}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        lines.append(f"{family}: {total.hexdigest()}")
+    return "\n".join(lines) + "\n"
 
 
 def golden() -> Iterator[tuple[Path, str]]:

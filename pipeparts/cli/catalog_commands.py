@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeparts.cli.app import app
-from pipeparts.cli.inputs import AnySettings, Images, Json, Platform, Registry, read_images
+from pipeparts.cli.inputs import AnySettings, Json, Platform, Registry, read_images
 from pipeparts.cli.output import make_console, print_json
 from pipeparts.errors import InputError
 
@@ -111,7 +111,17 @@ def compile(
         Path | None, typer.Option("--output", "-o", help="The file, or for `all` the folder (default: print).")
     ] = None,
     registry: Registry = "",
-    images: Images = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="A YAML file with an image for each family: `data: registry/name@sha256:...`; or `pip`, for a public "
+            "Python image that installs the package when a step starts.",
+            metavar="FILE|pip",
+        ),
+    ] = None,
+    package: Annotated[
+        str, typer.Option(help="With `--images pip`: what pip installs, `{family}` in it for the extra.")
+    ] = "",
     target: Annotated[
         Platform | None,
         typer.Option(help="Write this platform's variant, with the settings of its steps.", show_default=False),
@@ -139,16 +149,29 @@ def compile(
     names = (
         [e.name for e in [*catalog.components(), *catalog.pipelines()]] if name == "all" else [catalog.find(name).name]
     )
-    given = read_images(images)
+    by_pip = images == "pip"
+    if (package and not by_pip) or (registry and by_pip):
+        raise InputError(
+            "these options do not go together",
+            parameter="--package" if package and not by_pip else "--registry",
+            allowed="--package with --images pip; --registry with built images",
+            received=f"--images {images}" if images else "no --images",
+        )
+    given = read_images(Path(images) if images and not by_pip else None)
     config: Any = None
     if target is not None:
         load: Any = {"local": load_local, "kubeflow": load_kubeflow, "vertex": load_vertex}[target.value]
-        config = load(file=target_config)
+        # The public image takes the place of those that the configuration names.
+        nothing = {"registry": "", "images": {}} if by_pip and target is not Platform.LOCAL else None
+        config = load(file=target_config, overrides=nothing)
     for each in names:
         bound = bind_variant(compiling.compile_spec(each), config, registry=registry, images=given)
         for note in bound.notes:
             typer.echo(f"note: {note}", err=True)
-        text = compiling.to_yaml(*bound.documents)
+        documents = bound.documents
+        if by_pip:
+            documents = [compiling.pip_images(documents[0], package=package), *documents[1:]]
+        text = compiling.to_yaml(*documents)
         if output is None:
             typer.echo(text, nl=False)
             continue

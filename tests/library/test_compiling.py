@@ -115,3 +115,39 @@ def test_a_component_is_imported_by_its_name() -> None:
     assert "require_verdict" in dir(components)
     with pytest.raises(AttributeError, match="no component 'nothing'"):
         _ = components.nothing
+
+
+def test_one_function_names_the_images_of_make_images_and_of_compile(spec: compiling.Spec) -> None:
+    registry = "registry.example/team"
+    assert compiling.default_images(spec, registry=registry) == {
+        "data": compiling.image_name("data", registry=f"{registry}/")
+    }
+
+
+def test_an_images_tag_changes_with_its_recipe_and_not_with_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = compiling._recipes()
+    before = {family: compiling.image_name(family) for family in ("data", "tfx")}
+    monkeypatch.setattr(compiling, "_recipes", lambda: {**recipes, "tfx": "changed"})
+    assert compiling.image_name("tfx") != before["tfx"]
+    assert compiling.image_name("data") == before["data"]
+
+
+def test_every_family_of_the_catalog_has_a_recipe() -> None:
+    assert {entry.family for entry in catalog.components()} <= compiling._recipes().keys()
+
+
+def test_a_step_may_install_the_package_when_it_starts(spec: compiling.Spec) -> None:
+    before = copy.deepcopy(spec)
+    resolved = compiling.pip_images(spec)
+    ((_, container),) = compiling.containers(resolved)
+    assert container["image"] == "python:3.11-slim-bookworm"
+    assert container["command"][:2] == ["sh", "-c"]
+    assert "'pipeparts[data]==0.1.0' && exec" in container["command"][2]
+    assert container["command"][3:] == next(compiling.containers(spec))[1]["command"]
+    assert spec == before
+
+
+def test_what_a_step_installs_is_one_word_for_the_shell(spec: compiling.Spec) -> None:
+    resolved = compiling.pip_images(spec, package="pipeparts[{family}] @ https://example.org/a b.whl; true")
+    ((_, container),) = compiling.containers(resolved)
+    assert "'pipeparts[data] @ https://example.org/a b.whl; true' &&" in container["command"][2]
