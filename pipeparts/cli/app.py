@@ -37,7 +37,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="pipeparts",
     cls=_Group,
-    help="Reusable Kubeflow Pipelines components and pipelines: list, show, compile and run them.",
+    help="Reusable Kubeflow Pipelines components and pipelines: list, compile, lint, run, submit, schedule, publish.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,4 +63,4 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Reusable Kubeflow Pipelines components and pipelines: list, show, compile and run them."""
+    """Reusable Kubeflow Pipelines components and pipelines: list, compile, lint, run, submit, schedule, publish."""
