@@ -144,6 +144,20 @@ class Document:
         return isinstance(self.spec.get("root"), dict) and "kind" not in self.spec
 
     @functools.cached_property
+    def is_component(self) -> bool:
+        """Whether it is a component on its own: KFP wraps it in one task of its name, and hands all inputs on."""
+        tasks = _map(_map(self.root.get("dag")).get("tasks"))
+        if list(tasks) != [_map(self.spec.get("pipelineInfo")).get("name")]:
+            return False
+        (task,) = tasks.values()
+        inputs = _map(_map(task).get("inputs"))
+        return all(
+            _map(binding).get(key) == name
+            for kind, key in (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact"))
+            for name, binding in _map(inputs.get(kind)).items()
+        )
+
+    @functools.cached_property
     def root(self) -> Spec:
         """The root component; empty where there is none."""
         return _map(self.spec.get("root"))

@@ -49,6 +49,15 @@ def test_runs_everywhere(entry: catalog.Entry) -> None:
     assert engine.lint(document, kubeflow_version=KUBEFLOW, air_gap=gap) == []
 
 
+@pytest.mark.parametrize("entry", catalog.components(), ids=lambda entry: entry.name)
+def test_a_component_on_its_own_runs_everywhere(entry: catalog.Entry) -> None:
+    spec = compiling.compile_spec(entry.name)
+    spec = compiling.resolve_images(spec, compiling.default_images(spec, registry="registry.example/team"))
+    document = Document(compiling.to_yaml(spec), entry.name)
+    gap = AirGap(("registry.example/team",))
+    assert engine.lint(document, kubeflow_version=KUBEFLOW, air_gap=gap) == []
+
+
 @every_pipeline
 def test_every_parameter_is_described(entry: catalog.Entry) -> None:
     spec = compiling.compile_spec(entry.name)

@@ -209,6 +209,15 @@ def test_what_is_near_breaks_nothing(rule: str) -> None:
     assert rule not in [finding.rule.id for finding in findings(CASES[rule][1](), kubeflow_version=version)]
 
 
+def test_what_a_component_on_its_own_takes_comes_from_the_pipeline_that_uses_it() -> None:
+    for name in ("use", "make"):
+        document = Document(compiled(name), "component.yaml")
+        assert document.is_component
+        assert engine.lint(document, kubeflow_version=(2, 17)) == []
+    for name in ("clean", "takes_an_artifact", "optional", "container"):
+        assert not Document(compiled(name), "pipeline.yaml").is_component
+
+
 def test_the_clean_pipeline_is_clean() -> None:
     assert engine.lint(Document(compiled("clean"), "p.yaml"), kubeflow_version=(2, 17)) == []
 

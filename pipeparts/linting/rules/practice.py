@@ -141,7 +141,12 @@ def image_family(document: Document) -> Iterator[Hit]:
 )
 def null_default(document: Document) -> Iterator[Hit]:
     for where, name, definition, path in document.parameters():
-        if where == "root" and definition.get("isOptional") and "defaultValue" not in definition:
+        if (
+            where == "root"
+            and not document.is_component
+            and definition.get("isOptional")
+            and "defaultValue" not in definition
+        ):
             yield Hit(f"parameter {name} has no default", path)
 
 

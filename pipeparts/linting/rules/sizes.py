@@ -94,6 +94,8 @@ def long_description(document: Document) -> Iterator[Hit]:
     basis="src",
 )
 def root_artifacts(document: Document) -> Iterator[Hit]:
+    if document.is_component:  # whose artifacts come from the pipeline that uses it
+        return
     inputs = document.root.get("inputDefinitions")
     artifacts = inputs.get("artifacts") if isinstance(inputs, dict) else None
     for name in artifacts if isinstance(artifacts, dict) else {}:
