@@ -158,7 +158,9 @@ class Kubeflow(Platform):
     def tasks(self) -> None:
         begin, end = "2013-09-01T00:01:00Z", "2013-09-01T00:02:00Z"
         self.server.tasks = [
+            {"display_name": "shared-suite-x7k2l", "state": "SUCCEEDED", "start_time": begin},  # the workflow itself
             {"display_name": "root", "state": "SUCCEEDED", "start_time": begin},
+            {"display_name": "executor", "state": "SUCCEEDED", "start_time": begin},
             {"display_name": "after", "state": "SUCCEEDED", "start_time": end, "end_time": end},
             {"display_name": "work-driver", "state": "SUCCEEDED", "start_time": begin},
             {"display_name": "work", "state": "SUCCEEDED", "start_time": begin, "end_time": end},

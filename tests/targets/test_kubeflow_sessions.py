@@ -218,6 +218,12 @@ def test_a_version_is_uploaded_once_for_its_content(
         for run in kubeflow.runs.values():
             reference = run["pipeline_version_reference"]
             assert reference["pipeline_version_id"] == version["pipeline_version_id"]
+        (first, second) = uploading.runs()
+        assert (first.pipeline, first.key, second.key) == ("train-and-register", "k2", "k1")
+        kubeflow.tasks = [
+            {"display_name": name, "state": "RUNNING"} for name in ("root", "executor", "ingest-files(0)")
+        ]
+        assert [task.name for task in uploading.status(first.run_id).tasks] == ["ingest-files(0)"]
         changed = {**spec, "pipelineInfo": {**spec["pipelineInfo"], "description": "another"}}
         uploading.submit(changed, arguments, key="k3")
     assert len(kubeflow.versions) == 3
