@@ -295,7 +295,9 @@ class _Server:
         tasks = _tasks_of(run, self._task_names(run))
         if not pipeline:
             pipeline = self.pipeline_of(run)
-            key = str(run.display_name).removeprefix(f"{pipeline}-") if pipeline else ""
+            prefix, name = f"{pipeline}-", str(run.display_name)
+            # A run that a schedule or a person has started has a name of another form.
+            key = name.removeprefix(prefix) if pipeline and name.startswith(prefix) else ""
         return RemoteRun(
             platform=PLATFORM,
             run_id=run.run_id,
@@ -654,6 +656,9 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
                 allowed="the token of an account that may create and list runs (token: env:NAME or file:/path)",
                 received=received,
             )
+        if error.status == 404 and not _message(error).lower().startswith("not found"):
+            # It is the API that answers, and not what else is at a wrong address.
+            return InputError(f"{headline}: it is not there", where=host, received=received)
         if error.status == 404:
             return InputError(
                 f"{headline}: it is not there",

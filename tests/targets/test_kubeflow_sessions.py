@@ -224,6 +224,11 @@ def test_a_version_is_uploaded_once_for_its_content(
             {"display_name": name, "state": "RUNNING"} for name in ("root", "executor", "ingest-files(0)")
         ]
         assert [task.name for task in uploading.status(first.run_id).tasks] == ["ingest-files(0)"]
+        scheduled = {**next(iter(kubeflow.runs.values())), "display_name": "nightly-1-2013", "run_id": "r3"}
+        kubeflow.runs["r3"] = scheduled
+        found = uploading.status("r3")
+        assert (found.pipeline, found.key) == ("train-and-register", "")
+        del kubeflow.runs["r3"]
         changed = {**spec, "pipelineInfo": {**spec["pipelineInfo"], "description": "another"}}
         uploading.submit(changed, arguments, key="k3")
     assert len(kubeflow.versions) == 3
