@@ -110,21 +110,26 @@ def status(
     if as_json:
         print_json(dataclasses.asdict(found))
         return
+    import datetime as dt
+
     from rich.table import Table
     from rich.text import Text
+
+    from pipeparts.targets.progress import FollowedRun, describe
 
     console = make_console()
     console.print(Text(f"{found.pipeline}  run {found.run_id} on {found.platform}: {found.state}"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("task", "state", "started", "ended", "error"):
-        table.add_column(title, no_wrap=title != "error", overflow="fold")
-    for task in found.tasks:
-        first = task.error.partition("\n")[0]
-        table.add_row(*(Text(cell) for cell in (task.name, task.state, task.started, task.ended, first)))
+    for title in ("task", "state", "began"):
+        table.add_column(title, overflow="fold")
+    for task, shown in zip(found.tasks, FollowedRun(found).steps, strict=True):
+        began = dt.datetime.fromisoformat(task.started).astimezone() if task.started else None
+        table.add_row(Text(task.name), Text(describe(shown)), Text(f"{began:%Y-%m-%d %H:%M:%S}" if began else ""))
     if found.tasks:
         console.print(table)
     if found.error:
-        show_error(f"the run failed\n{found.error}")
+        logs = [f"log of {task.name}: {task.link}" for task in found.tasks if task.state == "failed" and task.link]
+        show_error("\n".join(["the run failed", found.error, *logs]))
     if found.link:
         console.print(Text(found.link), soft_wrap=True)
 

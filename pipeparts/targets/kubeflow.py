@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +70,8 @@ _TASK_STATES = {
 }
 _FIRST = dt.datetime.min.replace(tzinfo=dt.UTC)
 _LAST = dt.datetime.max.replace(tzinfo=dt.UTC)
+#: Names of what Argo runs for Kubeflow itself, where the pipeline's own names are not known.
+_OF_KUBEFLOW = re.compile(r"^(root|executor)$|-driver$")
 #: A recurring run of this library says so, and what it was made of, in its description.
 _MARK = "pipeparts schedule "
 
@@ -236,7 +239,7 @@ class _Server:
         with self._talking("connect"):
             self._client = connect(config, self.host)
         self._namespace = self._find_namespace()
-        self._pipelines: dict[str, str] = {}
+        self._versions: dict[str, dict[str, Any]] = {}
 
     def living(self, name: str) -> Any | None:
         """The earliest run of a name that goes on or has succeeded."""
@@ -289,9 +292,12 @@ class _Server:
     def describe(self, run: Any, *, pipeline: str = "", key: str = "") -> RemoteRun:
         """A run in the words of every target; its pipeline and key are read from its name where they are not given."""
         state = _state(run)
+        tasks = _tasks_of(run, self._task_names(run))
         if not pipeline:
             pipeline = self.pipeline_of(run)
-            key = str(run.display_name).removeprefix(f"{pipeline}-") if pipeline else ""
+            prefix, name = f"{pipeline}-", str(run.display_name)
+            # A run that a schedule or a person has started has a name of another form.
+            key = name.removeprefix(prefix) if pipeline and name.startswith(prefix) else ""
         return RemoteRun(
             platform=PLATFORM,
             run_id=run.run_id,
@@ -299,7 +305,7 @@ class _Server:
             key=key,
             state=state,
             link=self.page(f"runs/details/{run.run_id}"),
-            error=_error(run) if state == "failed" else "",
+            error=_error(run, tasks) if state == "failed" else "",
             started=_moment(run.created_at),
             ended=_moment(run.finished_at) if state != "running" else "",
             tasks=tuple(
@@ -309,29 +315,37 @@ class _Server:
                     started=_moment(task.start_time),
                     ended=_moment(task.end_time),
                     error=str(task.error.message) if task.error is not None and task.error.message else "",
-                    link=self.page(f"runs/details/{run.run_id}"),
                     id=str(task.task_id or task.display_name),
                 )
-                for task in _tasks_of(run)
+                for task in tasks
             ),
         )
 
     def pipeline_of(self, made: Any) -> str:
         """The name of a run's or a schedule's pipeline; empty where nobody says it."""
-        spec = made.pipeline_spec or {}
-        info = spec.get("pipelineInfo") or spec.get("pipeline_spec", {}).get("pipelineInfo") or {}
-        reference = made.pipeline_version_reference
-        if info or reference is None or not reference.pipeline_id:
-            return str(info.get("name", ""))
-        identifier = str(reference.pipeline_id)
-        if identifier not in self._pipelines:
-            try:
-                with self._talking("look at the pipeline"):
-                    self._pipelines[identifier] = str(self._client.get_pipeline(identifier).display_name)
-            except PipepartsError as error:
-                logger.debug("the pipeline of a run cannot be named: %s", error.headline)
-                return ""
-        return self._pipelines[identifier]
+        return str((self._spec_of(made).get("pipelineInfo") or {}).get("name", ""))
+
+    def _spec_of(self, made: Any) -> dict[str, Any]:
+        """The specification of a run or a schedule: its own, or that of its version; empty where nobody says it."""
+        spec, reference = made.pipeline_spec, made.pipeline_version_reference
+        if not spec and reference is not None and reference.pipeline_id and reference.pipeline_version_id:
+            version = str(reference.pipeline_version_id)
+            if version not in self._versions:
+                try:
+                    with self._talking("look at the pipeline's version"):
+                        found = self._client.get_pipeline_version(str(reference.pipeline_id), version)
+                    self._versions[version] = found.pipeline_spec or {}
+                except PipepartsError as error:
+                    logger.debug("what a run was made from cannot be seen: %s", error.headline)
+            spec = self._versions.get(version)
+        spec = spec or {}
+        return dict(spec.get("pipeline_spec") or spec)  # with settings of Kubernetes it has two documents
+
+    def _task_names(self, run: Any) -> set[str]:
+        """The names of the tasks in the pipeline's graph; empty where nobody says them."""
+        spec = self._spec_of(run)
+        groups = [spec.get("root") or {}, *(spec.get("components") or {}).values()]
+        return {name for group in groups for name in (group.get("dag") or {}).get("tasks") or {}}
 
     def post_metadata(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Sends a request to the metadata store, with what this client is let in by."""
@@ -592,12 +606,20 @@ def _is_paused(recurring: Any) -> bool:
     return str(recurring.status) == "DISABLED"
 
 
-def _tasks_of(run: Any) -> list[Any]:
-    """The run's tasks by their start; without those that stand for the run itself and its groups' drivers."""
+def _tasks_of(run: Any, names: set[str]) -> list[Any]:
+    """The tasks by their start; without what Kubeflow has for itself: the run, its root, drivers and executors."""
     details = run.run_details.task_details if run.run_details is not None else None
-    named = [task for task in details or [] if task.display_name and not str(task.display_name).endswith("-driver")]
-    tasks = [task for task in named if str(task.display_name) not in ("root", str(run.display_name))]
+    tasks = [
+        task
+        for task in details or []
+        if task.display_name and (_plain_name(task) in names if names else not _OF_KUBEFLOW.search(_plain_name(task)))
+    ]
     return sorted(tasks, key=lambda task: (task.start_time or task.create_time or _LAST, str(task.display_name)))
+
+
+def _plain_name(task: Any) -> str:
+    """A task's name in the graph: Argo has a loop's item, or the number of the attempt, behind it."""
+    return str(task.display_name).partition("(")[0]
 
 
 def _moment(time_: dt.datetime | None) -> str:
@@ -609,10 +631,10 @@ def _state(run: Any) -> RunState:
     return _STATES.get(str(run.state), "running")
 
 
-def _error(run: Any) -> str:
+def _error(run: Any, tasks: list[Any]) -> str:
     """What Kubeflow says of a failure: the run's own error, and each failed task's."""
     lines = [run.error.message] if run.error is not None and run.error.message else []
-    for task in _tasks_of(run):
+    for task in tasks:
         if str(task.state) == "FAILED":
             reason = task.error.message if task.error is not None and task.error.message else "failed"
             lines.append(f"{task.display_name}: {reason}")
@@ -634,6 +656,9 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
                 allowed="the token of an account that may create and list runs (token: env:NAME or file:/path)",
                 received=received,
             )
+        if error.status == 404 and not _message(error).lower().startswith("not found"):
+            # It is the API that answers, and not what else is at a wrong address.
+            return InputError(f"{headline}: it is not there", where=host, received=received)
         if error.status == 404:
             return InputError(
                 f"{headline}: it is not there",

@@ -246,7 +246,10 @@ class LocalTarget(Target):
     def _described(self, record: Mapping[str, Any], folder: Path) -> RemoteRun:
         state = local.state_of(record, folder)
         report = folder / "report.html"
-        errors = [str(each["error"]["message"]) if each["error"] else "failed" for each in failures(record)]
+        errors = [
+            f"{label(each, each)}: {each['error']['message'] if each['error'] else 'failed'}"
+            for each in failures(record)
+        ]
         return RemoteRun(
             platform=PLATFORM,
             run_id=str(record["run_id"]),

@@ -136,7 +136,7 @@ class KubeflowServer:
             (f"POST {PREFIX}/recurringruns/([^/:]+):(enable|disable)", self._switch_recurring),
             (f"DELETE {PREFIX}/recurringruns/([^/:]+)", self._delete_recurring),
             (f"GET {PREFIX}/pipelines", self._list_pipelines),
-            (f"GET {PREFIX}/pipelines/([^/:]+)", self._get_pipeline),
+            (f"GET {PREFIX}/pipelines/([^/:]+)/versions/([^/:]+)", self._get_version),
             (f"POST {PREFIX}/pipelines/upload", self._upload_pipeline),
             (f"POST {PREFIX}/pipelines/upload_version", self._upload_version),
             (f"GET {PREFIX}/pipelines/([^/:]+)/versions", self._list_versions),
@@ -262,10 +262,11 @@ class KubeflowServer:
     def _list_pipelines(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         return self._page("V2beta1ListPipelinesResponse", "pipelines", list(self.pipelines.values()), query)
 
-    def _get_pipeline(self, pipeline_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
-        if pipeline_id not in self.pipelines:
-            return 404, _problem(5, f"Pipeline {pipeline_id} not found.")
-        return 200, checked("V2beta1Pipeline", self.pipelines[pipeline_id])
+    def _get_version(self, pipeline_id: str, version: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        found = self.versions.get(version)
+        if found is None or found["pipeline_id"] != pipeline_id:
+            return 404, _problem(5, f"PipelineVersion {version} not found.")
+        return 200, checked("V2beta1PipelineVersion", found)
 
     def _list_versions(self, pipeline_id: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         found = [version for version in self.versions.values() if version["pipeline_id"] == pipeline_id]

@@ -1,6 +1,7 @@
 """One suite for every target: the same words do the same on this machine, on Kubeflow and on Vertex AI."""
 
 import abc
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -158,7 +159,9 @@ class Kubeflow(Platform):
     def tasks(self) -> None:
         begin, end = "2013-09-01T00:01:00Z", "2013-09-01T00:02:00Z"
         self.server.tasks = [
+            {"display_name": "shared-suite-x7k2l", "state": "SUCCEEDED", "start_time": begin},  # the workflow itself
             {"display_name": "root", "state": "SUCCEEDED", "start_time": begin},
+            {"display_name": "executor", "state": "SUCCEEDED", "start_time": begin},
             {"display_name": "after", "state": "SUCCEEDED", "start_time": end, "end_time": end},
             {"display_name": "work-driver", "state": "SUCCEEDED", "start_time": begin},
             {"display_name": "work", "state": "SUCCEEDED", "start_time": begin, "end_time": end},
@@ -376,8 +379,9 @@ def test_what_is_wrong_is_said_before_anything_is_sent(platform: Platform, start
 
 
 def test_a_run_that_is_not_there(platform: Platform, start: Start) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         platform.target.status("nothing-of-the-kind")
+    assert caught.value.facts.get("parameter") != "host", "the address is right"
     with pytest.raises(InputError):
         platform.target.cancel("nothing-of-the-kind")
     with pytest.raises(InputError):
@@ -598,6 +602,19 @@ def test_a_connection_that_is_cut_half_way(
     assert platform.target.cancel(run.run_id).state == "interrupted"
     assert all(fault.times == 0 for fault in platform.server.faults), "each fault was met"
     assert platform.started() == schedules_of(platform) == 1
+
+
+@CLOUDS
+@pytest.mark.slow
+def test_a_platform_that_keeps_silent_makes_one_schedule(platform: Platform, planned: PlannedSchedule) -> None:
+    hasty = type(platform.target)(platform.target._config.model_copy(update={"request_seconds": 2.0}))  # type: ignore[attr-defined, call-arg]
+    assert hasty.schedules() == []
+    break_(platform, r"POST .*/recurringruns$", "CreateSchedule", 0, Code.UNAVAILABLE, served=True, hang_seconds=4.0)
+    with contextlib.suppress(ServiceError):
+        hasty.schedule(planned)
+    until(lambda: schedules_of(platform) == 1)
+    assert platform.target.schedule(planned).change == "unchanged"
+    assert schedules_of(platform) == 1
 
 
 @CLOUDS

@@ -218,6 +218,17 @@ def test_a_version_is_uploaded_once_for_its_content(
         for run in kubeflow.runs.values():
             reference = run["pipeline_version_reference"]
             assert reference["pipeline_version_id"] == version["pipeline_version_id"]
+        (first, second) = uploading.runs()
+        assert (first.pipeline, first.key, second.key) == ("train-and-register", "k2", "k1")
+        kubeflow.tasks = [
+            {"display_name": name, "state": "RUNNING"} for name in ("root", "executor", "ingest-files(0)")
+        ]
+        assert [task.name for task in uploading.status(first.run_id).tasks] == ["ingest-files(0)"]
+        scheduled = {**next(iter(kubeflow.runs.values())), "display_name": "nightly-1-2013", "run_id": "r3"}
+        kubeflow.runs["r3"] = scheduled
+        found = uploading.status("r3")
+        assert (found.pipeline, found.key) == ("train-and-register", "")
+        del kubeflow.runs["r3"]
         changed = {**spec, "pipelineInfo": {**spec["pipelineInfo"], "description": "another"}}
         uploading.submit(changed, arguments, key="k3")
     assert len(kubeflow.versions) == 3
