@@ -39,6 +39,8 @@ class LocalConfig(StepsConfig):
         python: An interpreter for each image family ("data", "tensorflow", ...; "default" for other images),
             where it is not the one that runs pipeparts.
         environment: Environment variables for the steps.
+        parallel_steps: How many steps that do not wait for each other run at the same time, at most; None: as many as
+            there are cores. None starts while the memory that it is expected to need is not free.
         stop_seconds: How long steps have for their clean-up when a run is stopped.
         open_report: Whether the report is opened in a browser at the end.
     """
@@ -47,6 +49,7 @@ class LocalConfig(StepsConfig):
     cache: bool = True
     python: dict[str, Path] = pydantic.Field(default_factory=dict)
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
+    parallel_steps: int | None = pydantic.Field(default=None, ge=1)
     stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
     open_report: bool = False
 

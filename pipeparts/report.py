@@ -55,7 +55,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     page = Page(f"{record['pipeline']}: {_state_name(record['state'])}", _subtitle(record))
     steps = [task for task in record["tasks"] if task["kind"] in _STEP_KINDS]
     _add_outcome(page, folder, record, steps)
-    _add_errors(page, record, steps)
+    _add_errors(page, record)
     page.heading("Steps")
     page.html(f'<div class="scroll graph">{graph_svg(_graph(record), title=record["pipeline"])}</div>')
     _add_verdicts(page, folder, steps)
@@ -132,16 +132,15 @@ def _registered(document: Mapping[str, Any]) -> Html:
     return Html(f'<a href="{html.escape(link)}">{text}</a>' if link.startswith("http") else text)
 
 
-def _add_errors(page: Page, record: Record, steps: Sequence[Record]) -> None:
-    for message in [record["error"], *(item["message"] for item in record["undecided"])]:
-        if message:
-            page.html(f"<pre>{html.escape(message)}</pre>")
-    for step in steps:
-        for part in step.get("iterations") or [step]:
+def _add_errors(page: Page, record: Record) -> None:
+    if record["error"]:
+        page.html(f"<pre>{html.escape(record['error'])}</pre>")
+    for task in record["tasks"]:
+        for part in task.get("iterations") or [task]:
             error = part.get("error")
             if part["state"] != "failed" or not error:
                 continue
-            page.heading(f"{step['display_name']} failed", level=3)
+            page.heading(f"{task['display_name']} failed", level=3)
             text = error["message"] if error.get("pipeparts") else f"{error['type']}: {error['message']}"
             page.html(f'<pre class="bad">{html.escape(text)}</pre>')
             if error.get("traceback"):

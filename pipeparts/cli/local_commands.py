@@ -51,6 +51,12 @@ def run(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run every step, also those that did not change.")
     ] = False,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--parallel", help="How many steps run at the same time, at most (default: one a core).", metavar="N", min=1
+        ),
+    ] = None,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
     once: Once = None,
     once_per_window: OncePerWindow = False,
@@ -64,7 +70,13 @@ def run(
     from pipeparts.targets.local_once import run_once
 
     begin(ctx, as_json=as_json, attached=attached)
-    config = local_config(target_config, root, cache=False if no_cache else None, open_report=open_report or None)
+    config = local_config(
+        target_config,
+        root,
+        cache=False if no_cache else None,
+        parallel_steps=parallel,
+        open_report=open_report or None,
+    )
     named, arguments = read_parameters(params, at)
     spec = read_pipeline(chosen(pipeline, named))
     arguments = submission.override(spec, arguments, param or [])

@@ -68,8 +68,8 @@ def print_result(result: RunResult) -> None:
     failed = failures(result.record)
     for failure in failed:
         show_error(failure_text(failure, result.folder))
-    if result.state == "failed" and (result.record["undecided"] or not failed):
-        show_error(str(result.record["error"]) + f"\n  log: {shown_path(result.folder / 'kfp.log')}")
+    if result.state == "failed" and not failed:
+        show_error(str(result.record["error"]) + f"\n  log: {shown_path(result.folder / 'worker.log')}")
     if result.state != "succeeded":
         when = "when that is mended, run" if result.state == "failed" else "run"
         console.print(f"{when} the same command again: it goes on from the steps that finished", soft_wrap=True)

@@ -1,6 +1,6 @@
 """Runs one step of a local run: `python -m pipeparts.runtime.local_step kfp.dsl.executor_main ...`.
 
-The local target puts this between kfp.local and KFP's executor. It keeps the step's output in the step's
+The local target puts this in front of KFP's executor. It keeps the step's output in the step's
 own folder, records how it went in `step.json`, and ends the step when the run's worker is gone. It imports the
 standard library alone, since its own cost is added to every step.
 """
@@ -250,8 +250,8 @@ def _place(error: BaseException) -> str | None:
 def _complete_artifacts(executor_input: dict[str, Any], output_file: Path) -> None:
     """Makes the files of output artifacts that the step did not write.
 
-    kfp.local takes a step from its cache only where each output artifact exists as a file, and metrics,
-    for one, live in the metadata alone.
+    A step is taken from the cache only where each output artifact exists as a file, and metrics, for one, live in
+    the metadata alone.
     """
     written: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):

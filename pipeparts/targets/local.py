@@ -1,4 +1,4 @@
-"""Runs a compiled pipeline on this machine with kfp.local: no cluster, no Docker, no account."""
+"""Runs a compiled pipeline on this machine: no cluster, no Docker, no account."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeparts import __version__, catalog, compiling
 from pipeparts.config import LocalConfig
-from pipeparts.errors import ContractError, InputError, suggest
+from pipeparts.errors import InputError, suggest
 from pipeparts.runtime.files import write_json, write_text
 from pipeparts.runtime.local_step import SETTINGS_VARIABLE
 from pipeparts.runtime.state import ROOT_VARIABLE
@@ -29,7 +29,8 @@ from pipeparts.step_settings import StepNames
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import RunResult, RunState
 from pipeparts.targets.binding import bind, check_secrets, local_steps
-from pipeparts.targets.local_record import RunRecord, failures
+from pipeparts.targets.local_record import GROUPS, RunRecord, failures
+from pipeparts.targets.local_resources import cores, expected_memory, keep_peaks
 from pipeparts.targets.local_spec import (
     DEFAULT_FAMILY,
     Spec,
@@ -84,7 +85,7 @@ def run(
     bound = bind(spec, config)
     for note in bound.notes:
         logger.debug("%s", note)
-    local_spec, nodes = localize(bound.spec, images=images, given=arguments, run_name=run_id)
+    local_spec, nodes = localize(bound.spec, images=images, given=arguments)
     tasks = {node.id: StepNames(node.name, node.display_name, node.component) for node in nodes if node.kind == "step"}
     settings = local_steps(spec, config, tasks)
     check_secrets(spec, config)
@@ -108,13 +109,15 @@ def run(
     with _held(folder):
         record.write()
         write_text(folder / "pipeline.yaml", compiling.to_yaml(spec))
-        write_text(folder / "local.yaml", compiling.to_yaml(local_spec))
+        write_json(folder / "local.json", local_spec)
         job = {
-            "pipeline": str(folder / "local.yaml"),
+            "run_id": run_id,
             "arguments": arguments,
             "steps": str(folder / "steps"),
             "workspace": str(folder / "workspace"),
             "cache": str(root / "cache") if config.cache else None,
+            "parallel_steps": config.parallel_steps or cores(),
+            "memory": expected_memory(root, record.data["pipeline"]),
         }
         write_json(folder / "job.json", job)
         environment = _environment(root, config, interpreters)
@@ -132,10 +135,11 @@ def run(
                 record.finish("interrupted", error="the command that watched the run failed")
             progress.end(record)
     report = None
+    # The run itself ended as it did: what it made must not be lost over what is written about it.
     try:
+        keep_peaks(root, record.data)
         report = write_report(folder)
     except Exception:
-        # The run itself ended as it did: what it made must not be lost over its report.
         logger.exception("cannot write the report of run %s", run_id)
     return RunResult(
         run_id=run_id,
@@ -166,7 +170,7 @@ def new_run_id(pipeline: str) -> str:
 def step_images(spec: Spec, interpreters: Mapping[str, Path]) -> dict[str, str]:
     """The image to name for each executor: its family, the release and a hash of the code that the step runs.
 
-    kfp.local runs no image; the name is a part of its cache's key, so that changed code is not taken from the
+    No image runs here; the name is a part of the cache's key, so that changed code is not taken from the
     cache. Images that are no family's stay as they are: their steps' code is in the command, which is in the
     key anyway.
     """
@@ -278,6 +282,8 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
     # A step that starts a run of its own does so with the same settings; and it is gone before the step has to be.
     environment[ROOT_VARIABLE] = str(root)
     environment["PIPEPARTS_CACHE"] = str(config.cache).lower()
+    if config.parallel_steps is not None:
+        environment["PIPEPARTS_PARALLEL_STEPS"] = str(config.parallel_steps)
     environment["PIPEPARTS_STOP_SECONDS"] = str(config.stop_seconds / 2)
     # A source tree is importable in the steps too; an installed package is anyway.
     package = catalog.PACKAGE.parent
@@ -290,7 +296,7 @@ def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Pat
 def _work(record: RunRecord, config: LocalConfig, environment: Mapping[str, str], progress: Progress) -> None:
     """Starts the worker, follows its events to its end, and brings the record to its own."""
     folder = record.folder
-    with (folder / "kfp.log").open("ab") as log, _stop_signals() as stopped:
+    with (folder / "worker.log").open("ab") as log, _stop_signals() as stopped:
         worker = subprocess.Popen(
             [sys.executable, "-m", "pipeparts.targets.local_worker", str(folder)],
             stdin=subprocess.PIPE,
@@ -329,28 +335,18 @@ def _conclude(record: RunRecord, code: int, *, interrupted: bool) -> None:
     if interrupted:
         record.finish("interrupted", error="stopped before its end")
         return
-    if record.data["undecided"]:
-        names = ", ".join(dict.fromkeys(item["name"] for item in record.data["undecided"]))
-        reasons = "; ".join(dict.fromkeys(item["message"] for item in record.data["undecided"]))
-        error = ContractError(
-            "kfp.local could not decide a condition or a loop, and went on as if the answer were no",
-            where=names,
-            received=reasons,
-            hint="the step that steers must return one unnamed value, taken as `task.output`",
-        )
-        record.finish("failed", error=str(error))
-        return
     if result.get("state") == "succeeded":
         record.finish("succeeded", outputs=result.get("outputs"))
         return
     failed = next(iter(failures(record.data)), None)
     if failed is not None:
-        record.finish("failed", error=f"step {failed['display_name']} failed")
-    elif result:
-        record.finish("failed", error=f"kfp.local failed: {result.get('error')}")
+        what = "step" if failed["kind"] not in GROUPS else "group"
+        record.finish("failed", error=f"{what} {failed['display_name']} failed")
+    elif result.get("error"):
+        record.finish("failed", error=str(result["error"]))
     else:
         how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
-        record.finish("failed", error=f"the process that runs the pipeline ended {how}; kfp.log has its last words")
+        record.finish("failed", error=f"the process that runs the pipeline ended {how}; worker.log has its last words")
 
 
 class _Events:

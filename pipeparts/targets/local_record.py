@@ -27,7 +27,8 @@ class RunRecord:
     Attributes:
         data: What is in the file. Of a task: `state` is one of queued, running, succeeded, cached, failed, skipped (its
             condition was not met), not_run (something before it failed), interrupted. A task in a loop has
-            `iterations`, each with what a task has.
+            `iterations`, each with what a task has. A group has an `error` where it failed itself: its condition
+            could not be decided, say.
     """
 
     def __init__(self, folder: Path, root: Path, nodes: list[Node], **facts: Any) -> None:
@@ -41,7 +42,6 @@ class RunRecord:
             "finished": None,
             "seconds": None,
             "error": None,
-            "undecided": [],
             "outputs": {},
             **facts,
             "tasks": [_task(node) for node in nodes],
@@ -73,18 +73,17 @@ class RunRecord:
         task = self._tasks.get(event.get("task", ""))
         kind = event["event"]
         self.changed = True
-        if kind == "undecided":
-            name = task["display_name"] if task else ""
-            self.data["undecided"].append(
-                {"task": task["id"] if task else None, "name": name, "message": event["message"]}
-            )
-            return
         if task is None:
             return
         iteration = str(event.get("resource") or "").partition("/")[2]
         part = self._part(task, iteration)
         if kind in ("skipped", "not_run"):
             part["state"] = kind
+        elif event.get("error"):
+            # It did not come to run, or what it wrote cannot be read.
+            part.update(state="failed", finished=event["time"], error=event["error"])
+            if part["folder"]:
+                self._read_step(task, part)
         elif kind == "started":
             part.update(state="running", started=part["started"] or event["time"])
             part["folder"] = self._folder_of(event)
@@ -97,10 +96,6 @@ class RunRecord:
             self._read_step(task, part)
             if kind == "succeeded" and event.get("key"):
                 self._note_source(str(event["key"]), part)
-        elif kind == "retrying":
-            part["state"] = "running"
-        elif kind == "error" and task["kind"] not in GROUPS:
-            part.update(state="failed", error={"type": "Error", "message": event["message"], "pipeparts": False})
         if iteration:
             _sum_up(task, list(task["iterations"]))
 
@@ -115,18 +110,18 @@ class RunRecord:
         for task in self.steps:
             for part in task.get("iterations") or [task]:
                 if part["state"] == "running":
-                    # It did not end by itself: kfp.local says so of a step that does.
+                    # It did not end by itself: there is an event where a step does.
                     part["state"] = "interrupted"
                     part["finished"] = time.time()
                     self._read_step(task, part)
             if task.get("iterations"):
                 _sum_up(task, task["iterations"])
-        self._groups()
+        self._groups(ended=True)
         for task in self.data["tasks"]:
             if task["state"] == "queued":
                 # A loop over nothing leaves its steps waiting in a run that went well.
                 task["state"] = "skipped" if state == "succeeded" else "not_run"
-        self._groups()
+        self._groups(ended=True)
         now = time.time()
         outputs = {name: self._shown(value) for name, value in (outputs or {}).items()}
         self.data.update(state=state, error=error, outputs=outputs, finished=now)
@@ -135,7 +130,7 @@ class RunRecord:
 
     def write(self) -> None:
         """Writes `run.json`, whole."""
-        self._groups()
+        self._groups(ended=self.data["state"] != "running")
         write_json(self.folder / "run.json", _plain(self.data))
         self.changed = False
 
@@ -166,7 +161,8 @@ class RunRecord:
         if part["state"] == "succeeded":
             part["outputs"] = self._outputs(node, read_kept(folder / "executor_output.json"), folder)
         elif part["state"] == "failed":
-            part["error"] = step.get("error") or _without_a_word(folder, step)
+            part["error"] = part["error"] or step.get("error") or _without_a_word(folder, step)
+            part["log"] = part["log"] if (folder / "log.txt").exists() else None
 
     def _outputs(self, node: Node, written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """A finished step's outputs, from KFP's executor_output.json."""
@@ -185,7 +181,7 @@ class RunRecord:
         return found
 
     def _take_from_cache(self, task: dict[str, Any], part: dict[str, Any], key: str) -> None:
-        """The outputs of a step that kfp.local took from its cache, and which run made them."""
+        """The outputs of a step that was taken from the cache, and which run made them."""
         entry = read_kept(self._root / "cache" / f"{key}.json")
         outputs: dict[str, Any] = {}
         for name, kind in self._nodes[task["id"]].outputs.items():
@@ -204,7 +200,7 @@ class RunRecord:
             part["saved_seconds"] = source.get("seconds")
 
     def _note_source(self, key: str, part: Mapping[str, Any]) -> None:
-        """Keeps which run a cache entry comes from, beside kfp.local's entries."""
+        """Keeps which run a cache entry comes from, beside the entries."""
         folder = os.path.relpath(self.folder / str(part["folder"]), self._root)
         note = {"run_id": self.folder.name, "folder": folder, "seconds": part["seconds"]}
         write_json(self._root / "cache" / "steps" / f"{key}.json", note)
@@ -215,25 +211,40 @@ class RunRecord:
             return os.path.relpath(value, self.folder)
         return value
 
-    def _groups(self) -> None:
-        """Sets the groups' states from their members', the innermost first; a skipped group skips its members."""
+    def _groups(self, *, ended: bool) -> None:
+        """Sets the groups' states from their members', the innermost first; a skipped group skips its members.
+
+        Args:
+            ended: Whether the run is over. Until then a group that one iteration skipped may run in the next.
+        """
         for task in self.data["tasks"]:
             parent = self._tasks.get(task["parent"] or "")
-            if parent and parent["state"] in ("skipped", "not_run") and task["state"] == "queued":
+            if parent is None or task["state"] != "queued" or parent["state"] not in ("skipped", "not_run"):
+                continue
+            if ended or not parent.get("iterations"):
                 task["state"] = parent["state"]
         for task in reversed(self.data["tasks"]):
-            if task["kind"] in GROUPS and task["state"] not in ("skipped", "not_run"):
-                _sum_up(task, [member for member in self.data["tasks"] if member["parent"] == task["id"]])
+            if task["kind"] not in GROUPS:
+                continue
+            members = [member for member in self.data["tasks"] if member["parent"] == task["id"]]
+            runs = {part["state"] for member in members for part in member.get("iterations") or [member]}
+            if task["state"] in ("skipped", "not_run") and runs <= {"queued", "skipped", "not_run"}:
+                continue
+            own = [part for part in task.get("iterations") or [task] if part["error"]]
+            _sum_up(task, members + [{**part, "state": "failed"} for part in own])
 
 
 def failures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The failed steps (in a loop, the iterations), the first to fail first; each with `id` and `display_name`."""
+    """What failed itself, the first first: steps (in a loop, their iterations), and groups that could not begin.
+
+    Returns:
+        What the record has of each, with its `id`, `kind` and `display_name`.
+    """
     failed = [
-        {**part, "id": task["id"], "display_name": task["display_name"]}
+        {**part, "id": task["id"], "kind": task["kind"], "display_name": task["display_name"]}
         for task in record["tasks"]
-        if task["kind"] not in GROUPS
         for part in task.get("iterations") or [task]
-        if part["state"] == "failed"
+        if part["state"] == "failed" and (task["kind"] not in GROUPS or part["error"])
     ]
     return sorted(failed, key=lambda part: part["finished"] or 0)
 
@@ -305,7 +316,7 @@ def _without_a_word(folder: Path, step: Mapping[str, Any]) -> dict[str, Any]:
     lines = lines[lines.index("}") + 1 :] if "}" in lines else lines
     crashes = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
     if not step:
-        message = "the step's process did not start; kfp.log says why"
+        message = "the step's process did not start; worker.log says why"
     elif step["state"] == "interrupted":
         message = "the step's process was told to stop by SIGTERM"
         lines = lines[-_LAST_LINES:]

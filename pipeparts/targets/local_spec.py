@@ -1,4 +1,4 @@
-"""A compiled pipeline, made into the variant that kfp.local runs; and its graph, as the run's record keeps it."""
+"""A compiled pipeline, made into the variant that runs on this machine; and its graph, as the run's record keeps it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ _EXECUTOR = "kfp.dsl.executor_main"
 _FAMILY_IMAGE = re.compile(r"(?:^|/)pipeparts-python-([a-z0-9_]+)(?:[:@].*)?$")
 #: What a step of another's image is run by.
 DEFAULT_FAMILY = "default"
-#: Placeholders for the run's own name, which is given to the steps that are never cached.
-_RUN_NAMES = ("{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}", "{{$.pipeline_job_id}}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,30 +77,27 @@ def families(spec: Spec) -> list[str]:
     return sorted({family_of(c["image"]) for c in _containers(spec).values()})
 
 
-def localize(
-    spec: Spec, *, images: Mapping[str, str], given: Iterable[str] = (), run_name: str = ""
-) -> tuple[Spec, list[Node]]:
+def localize(spec: Spec, *, images: Mapping[str, str], given: Iterable[str] = ()) -> tuple[Spec, list[Node]]:
     """Makes the local variant of a compiled pipeline; a pure function.
 
-    Each task gets a component and an executor of its own, named like the task, since kfp.local calls the folder and
-    the log lines after the component. The executors' command runs the family's interpreter, from an
+    Each task gets a component and an executor of its own, named like the task: its folder, and what happens to it, are
+    called after the component. The executors' command runs the family's interpreter, from an
     environment variable: no path gets into the cache's key.
 
     Args:
         spec: The compiled pipeline, as it is shipped; left as it is.
         images: For each executor's label, the image to name: a part of the cache's key.
         given: The pipeline's parameters that have an argument. An optional one with neither argument nor default
-            is taken out, so that the component's own default holds, as on Kubeflow; kfp.local fails on it.
-        run_name: What the steps that are never cached get for the run's name.
+            is taken out, so that the component's own default holds, as on Kubeflow.
 
     Returns:
         The variant, and the nodes of its graph, groups before their members.
 
     Raises:
-        InputError: Where a step is of a kind that kfp.local cannot run.
+        InputError: Where a step is of a kind that cannot run here.
     """
     check_local(spec)
-    builder = _Builder(spec, images, run_name)
+    builder = _Builder(spec, images)
     parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     absent = {
         name
@@ -144,10 +139,10 @@ def in_flow_order(nodes: Iterable[Node]) -> list[Node]:
 
 
 def check_local(spec: Spec) -> None:
-    """Refuses what kfp.local would fail on half-way.
+    """Refuses what would fail half-way.
 
     Raises:
-        InputError: Naming the step or the output.
+        InputError: Naming the step or the input.
     """
     for label, container in _containers(spec).items():
         command = [*container.get("command", []), *container.get("args", [])]
@@ -166,15 +161,14 @@ def check_local(spec: Spec) -> None:
             received=f"input artifacts: {', '.join(artifacts)}",
             hint="bring the artifact in with dsl.importer",
         )
-    for name, component in {"the pipeline": spec["root"], **spec.get("components", {})}.items():
-        for output, artifact in component.get("dag", {}).get("outputs", {}).get("artifacts", {}).items():
-            if len(artifact.get("artifactSelectors", [])) != 1:
-                raise InputError(
-                    "dsl.OneOf over artifacts cannot run on this machine (kfp.local does not resolve it)",
-                    parameter=f"{name}: {output}",
-                    allowed="dsl.OneOf over parameters",
-                    received=f"a choice of {len(artifact.get('artifactSelectors', []))} artifacts",
-                )
+    for label, executor in spec["deploymentSpec"].get("executors", {}).items():
+        if "container" not in executor and "importer" not in executor:
+            raise InputError(
+                "a step that cannot run on this machine: the platform itself runs it",
+                parameter=label.removeprefix("exec-"),
+                allowed="lightweight Python components and importers",
+                received=", ".join(executor) or "an executor that does nothing",
+            )
 
 
 def _containers(spec: Spec) -> dict[str, dict[str, Any]]:
@@ -185,10 +179,9 @@ def _containers(spec: Spec) -> dict[str, dict[str, Any]]:
 class _Builder:
     """Walks the tree of tasks and gathers the variant's components, executors and nodes."""
 
-    def __init__(self, spec: Spec, images: Mapping[str, str], run_name: str) -> None:
+    def __init__(self, spec: Spec, images: Mapping[str, str]) -> None:
         self._spec = spec
         self._images = images
-        self._run_name = run_name
         self._ids: set[str] = set()
         self.components: Spec = {}
         self.executors: Spec = {}
@@ -218,9 +211,6 @@ class _Builder:
             task["componentRef"]["name"] = f"comp-{identifier}"
             self.components[f"comp-{identifier}"] = definition
             container = self._executor(definition, identifier)
-            caching = bool(task.get("cachingOptions", {}).get("enableCache"))
-            if self._run_name and container is not None and not caching:
-                _write_run_name(task, self._run_name)
             self.nodes.append(
                 Node(
                     id=identifier,
@@ -234,7 +224,7 @@ class _Builder:
                     inputs=sources,
                     outputs=_output_types(definition),
                     condition=task.get("triggerPolicy", {}).get("condition", ""),
-                    cached=caching,
+                    cached=bool(task.get("cachingOptions", {}).get("enableCache")),
                 )
             )
             if "dag" in definition:
@@ -342,12 +332,3 @@ def _output_types(definition: Spec) -> dict[str, str]:
     outputs = definition.get("outputDefinitions", {})
     types = {name: port["artifactType"].get("schemaTitle", "") for name, port in outputs.get("artifacts", {}).items()}
     return {**types, **{name: port["parameterType"] for name, port in outputs.get("parameters", {}).items()}}
-
-
-def _write_run_name(task: Spec, run_name: str) -> None:
-    for binding in task.get("inputs", {}).get("parameters", {}).values():
-        constant = binding.get("runtimeValue", {}).get("constant")
-        if isinstance(constant, str):
-            for placeholder in _RUN_NAMES:
-                constant = constant.replace(placeholder, run_name)
-            binding["runtimeValue"]["constant"] = constant

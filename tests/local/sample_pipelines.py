@@ -1,8 +1,8 @@
 """Pipelines for the tests of local runs. Every step that runs adds a line to the file `marks`."""
 # KFP reads Optional[...]; a component ships alone, and needs no more than the builtins.
-# ruff: noqa: PTH109, PTH110, PTH123, T201, UP045
+# ruff: noqa: PTH103, PTH108, PTH109, PTH110, PTH123, T201, UP006, UP035, UP045
 
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from kfp import dsl
 
@@ -116,9 +116,9 @@ def hang(how: str) -> str:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def named(n: int) -> NamedTuple("Outputs", [("n", int)]):
-    """Gives a named output."""
-    return (n,)
+def named(n: int) -> NamedTuple("Outputs", [("n", int), ("names", list)]):
+    """Gives named outputs."""
+    return (n, [f"name{number}" for number in range(n)])
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -139,6 +139,54 @@ def outcome(marks: str, run_name: str, status: dsl.PipelineTaskFinalStatus) -> s
     with open(marks, "a") as file:
         file.write(f"outcome {status.state} {run_name}\n")
     return status.state
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def total(numbers: list) -> float:
+    """Adds numbers up."""
+    return float(sum(numbers))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def use_all(tables: dsl.Input[List[dsl.Dataset]], marks: str) -> str:
+    """Reads tables."""
+    with open(marks, "a") as file:
+        file.write("use_all\n")
+    lengths = []
+    for table in tables:
+        with open(table.path) as file:
+            lengths.append(f"{len(file.read())} of {table.metadata['rows']:.0f}")
+    return ", ".join(lengths)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def meet(folder: str, name: str, other: str, seconds: float = 60.0) -> str:
+    """Waits until the other one is here too, and fails where it does not come."""
+    import os
+    import time
+
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w"):
+        pass
+    deadline = time.monotonic() + seconds
+    while not os.path.exists(os.path.join(folder, other)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{other} did not come")
+        time.sleep(0.01)
+    return name
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def alone(path: str, name: str) -> str:
+    """Fails where another one is here."""
+    import os
+    import time
+
+    handle = os.open(path, os.O_CREAT | os.O_EXCL)
+    time.sleep(0.2)
+    os.close(handle)
+    os.unlink(path)
+    return name
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -225,17 +273,21 @@ def tried_once(path: str) -> int:
     return flaky(path=path).output
 
 
-@dsl.pipeline(name="undecided")
-def undecided(marks: str) -> None:
-    """A condition on a named output, which kfp.local cannot resolve."""
-    steering = named(n=5)
+@dsl.pipeline(name="steered")
+def steered(marks: str, n: int = 5) -> None:
+    """A condition and a loop on named outputs, which kfp.local cannot resolve."""
+    steering = named(n=n)
     with dsl.If(steering.outputs["n"] > 1, name="big"):
         mark(marks=marks, name="inside")
+    with dsl.Elif(steering.outputs["n"] > 0, name="small"):
+        mark(marks=marks, name="other")
+    with dsl.ParallelFor(steering.outputs["names"], name="each name") as name:
+        mark(marks=marks, name=name)
 
 
 @dsl.pipeline(name="quoted")
 def quoted(marks: str, value: str) -> None:
-    """A condition on a text with a quote in it, which kfp.local cannot evaluate."""
+    """A condition on a text with a quote in it."""
     with dsl.If(same(value=value).output == "x", name="is x"):
         mark(marks=marks, name="inside")
 
@@ -348,3 +400,88 @@ def outer(pipeline: str, parameters: dict, key: str = "k1") -> str:
     started = trigger_pipeline(pipeline=pipeline, parameters=parameters, key=key)
     started.set_caching_options(False)
     return started.outputs["Output"]
+
+
+@dsl.pipeline(name="gathered")
+def gathered(marks: str, sizes: list = [1, 2, 3]) -> str:  # noqa: B006
+    """Loops whose results are gathered, loops in loops, items with fields."""
+    with dsl.ParallelFor(sizes, name="each size", parallelism=2) as size:
+        made = make(marks=marks, rows=size)
+    total(numbers=dsl.Collected(made.outputs["Output"])).set_display_name("rows in all")
+    with dsl.ParallelFor([{"a": "v", "b": "x"}, {"a": "w", "b": "y"}], name="each pair") as pair:
+        mark(marks=marks, name=pair.b)
+        same(value=pair.a).set_display_name("same for each")
+    with dsl.ParallelFor(["p", "q"], name="each letter") as letter:
+        with dsl.ParallelFor([5, 6], name="each number") as number:
+            mark(marks=marks, name=letter, count=number)
+        with dsl.If(letter == "q", name="it is q"):
+            same(value=letter).set_display_name("same for q")
+    return use_all(tables=dsl.Collected(made.outputs["table"]), marks=marks).output
+
+
+@dsl.pipeline(name="imported")
+def imported(marks: str, path: str) -> str:
+    """Brings a file in, and fills values into texts."""
+    table = dsl.importer(artifact_uri=path, artifact_class=dsl.Dataset, metadata={"rows": 2, "of": "a test"})
+    said = same(value=f"{path} and 'more'")
+    return use(table=table.output, marks=marks, name=f"<{said.output}>").output
+
+
+@dsl.pipeline(name="chosen")
+def chosen(marks: str, which: str) -> str:
+    """One of two tables, which kfp.local cannot choose."""
+    with dsl.If(which == "small"):
+        small = make(marks=marks, rows=1)
+    with dsl.Else():
+        large = make(marks=marks, rows=9)
+    return use(table=dsl.OneOf(small.outputs["table"], large.outputs["table"]), marks=marks).output
+
+
+@dsl.pipeline(name="skipping")
+def skipping(marks: str) -> None:
+    """A branch that does not run, and a step that KFP's compiler does not let depend on it."""
+    with dsl.If(same(value="no").output == "yes", name="yes"):
+        mark(marks=marks, name="inside")
+    mark(marks=marks, name="after").set_display_name("after")
+
+
+@dsl.pipeline(name="meeting")
+def meeting(folder: str, path: str) -> str:
+    """Two steps that need each other at work, and what comes after each; one more that may fail."""
+    one = meet(folder=folder, name="one", other="two").set_display_name("one")
+    two = meet(folder=folder, name="two", other="one").set_display_name("two")
+    needed = need(path=path, marks=f"{folder}.marks").set_display_name("need")
+    same(value=one.output).set_display_name("after one")
+    same(value=two.output).after(needed).set_display_name("after need")
+    return same(value=f"{one.output} and {two.output}").output
+
+
+@dsl.pipeline(name="alone_in_all")
+def alone_in_all(path: str) -> None:
+    """Steps that would fail side by side."""
+    for number in range(3):
+        alone(path=path, name=str(number))
+
+
+@dsl.pipeline(name="loops_side_by_side")
+def loops_side_by_side(folder: str, path: str) -> None:
+    """A loop whose iterations need each other, and one whose iterations come one after another."""
+    pairs = [{"me": "one", "other": "two"}, {"me": "two", "other": "one"}]
+    with dsl.ParallelFor(pairs, name="at once") as pair:
+        meet(folder=folder, name=pair.me, other=pair.other)
+    with dsl.ParallelFor(["a", "b", "c"], name="in turn", parallelism=1) as name:
+        alone(path=path, name=name)
+
+
+@dsl.pipeline(name="twins")
+def twins(marks: str) -> None:
+    """A loop over equal items."""
+    with dsl.ParallelFor(["a", "a", "a"], name="each") as name:
+        mark(marks=marks, name=name, seconds=0.2)
+
+
+@dsl.pipeline(name="wide")
+def wide(marks: str, seconds: float = 60.0) -> None:
+    """Two steps that take their time side by side."""
+    for name in ("left", "right"):
+        mark(marks=marks, name=name, seconds=seconds).set_display_name(name)

@@ -44,7 +44,7 @@ def test_a_key_that_is_not_known(tmp_path: Path) -> None:
     assert caught.value.facts == {
         "parameter": "rot",
         "where": str(path),
-        "allowed": "cache, defaults, environment, open_report, python, root, steps, stop_seconds",
+        "allowed": "cache, defaults, environment, open_report, parallel_steps, python, root, steps, stop_seconds",
         "received": "rot",
         "hint": "did you mean 'root'?",
     }

@@ -21,24 +21,30 @@ from pipeparts.targets.local_runs import list_runs
 
 Start = Callable[..., subprocess.Popen[str]]
 
+#: Two steps side by side.
+WIDE: dict[str, Any] = {"pipeline": "wide", "steps": ("left", "right")}
+
 
 @pytest.fixture
 def start(sample: Callable[[str], Path], root: Path, tmp_path: Path) -> Iterator[Start]:
-    """Starts the pipeline `slow` by the command, as a person would, and waits until its slow step runs."""
+    """Starts a pipeline by the command, as a person would, and waits until its slow steps are at work."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*, seconds: float = 60, wait: bool = True) -> subprocess.Popen[str]:
+    def begin(
+        *, seconds: float = 60, wait: bool = True, pipeline: str = "slow", steps: tuple[str, ...] = ("slow",)
+    ) -> subprocess.Popen[str]:
         marks = tmp_path / "marks"
         settings = ["--root", str(root), "--param", f"marks={marks}", "--param", f"seconds={seconds}"]
+        settings += ["--parallel", "2"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeparts.cli", "run", str(sample("slow")), *settings],
+            [sys.executable, "-m", "pipeparts.cli", "run", str(sample(pipeline)), *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PIPEPARTS_STOP_SECONDS": "3"},
         )
         started.append(process)
-        until(lambda: not wait or "slow" in text_of(marks) or process.poll() is not None)
+        until(lambda: not wait or all(name in text_of(marks) for name in steps) or process.poll() is not None)
         return process
 
     yield begin
@@ -146,11 +152,47 @@ def test_a_step_that_is_killed_is_said_to_be(start: Start, root: Path) -> None:
     assert "error: slow failed\n  the step's process was killed: often the machine ran out of memory\n" in output
 
 
+def test_both_steps_of_a_stopped_run_end(start: Start, root: Path) -> None:
+    process = start(**WIDE)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert sum("local_step" in " ".join(child.cmdline()) for child in below) >= 2
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "2 interrupted" in output
+    until(lambda: all(is_gone(child) for child in below))
+    record = list_runs(root)[0]
+    assert {task["state"] for task in record["tasks"]} == {"interrupted"}
+
+
+@pytest.mark.parametrize("victim", ["command", "worker"])
+def test_both_steps_of_a_killed_run_end(start: Start, root: Path, victim: str) -> None:
+    process = start(**WIDE)
+    below = psutil.Process(process.pid).children(recursive=True)
+    (worker,) = [child for child in below if "local_worker" in " ".join(child.cmdline())]
+    (process if victim == "command" else worker).kill()
+    process.wait(60)
+    until(lambda: all(is_gone(child) for child in below))
+
+
+def test_a_killed_run_with_two_steps_at_work_goes_on(
+    sample: Callable[[str], Path], root: Path, tmp_path: Path, start: Start
+) -> None:
+    process = start(seconds=1.5, **WIDE)
+    until(lambda: any(t["state"] == "succeeded" for t in list_runs(root)[0]["tasks"]) or process.poll() is not None)
+    process.kill()
+    process.wait(60)
+    arguments = {"marks": str(tmp_path / "marks"), "seconds": 1.5}
+    result = local.run(sample("wide"), arguments, LocalConfig(root=root, parallel_steps=2))
+    assert result.state == "succeeded"
+    assert "cached" in {task["state"] for task in result.record["tasks"]}
+
+
 def test_a_worker_that_cannot_start(sample: Callable[[str], Path], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_environment", lambda *_: {"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"})
     result = local.run(sample("foreigner"), {}, LocalConfig(root=root))
     assert result.state == "failed"
     assert (
         result.record["error"]
-        == "the process that runs the pipeline ended with exit code 1; kfp.log has its last words"
+        == "the process that runs the pipeline ended with exit code 1; worker.log has its last words"
     )

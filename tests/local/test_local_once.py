@@ -114,12 +114,14 @@ def test_what_is_wrong_is_said_before(once: Go, root: Path, tmp_path: Path) -> N
 def test_a_run_that_a_step_starts_has_the_settings_of_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
     root = local.root_folder(LocalConfig(root=Path("root")))
-    config = LocalConfig(root=Path("root"), cache=False, python={"data": Path("python3")}, stop_seconds=8)
+    config = LocalConfig(
+        root=Path("root"), cache=False, python={"data": Path("python3")}, stop_seconds=8, parallel_steps=3
+    )
     environment = local._environment(root, config, {"mine": Path("/opt/mine/bin/python")})
     assert environment["PIPEPARTS_ROOT"] == str(root)
     (root.parent / "empty.yaml").touch()
     inner = load_local(file=root.parent / "empty.yaml", environ=environment)
-    assert (inner.root, inner.cache, inner.stop_seconds) == (root, False, 4.0)
+    assert (inner.root, inner.cache, inner.stop_seconds, inner.parallel_steps) == (root, False, 4.0, 3)
     assert inner.python["data"].is_absolute()
     assert inner.python["tensorflow"] == inner.python["default"] == Path(sys.executable)
     # The other run's own family is none of this one's.

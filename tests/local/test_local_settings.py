@@ -46,7 +46,7 @@ def test_a_step_has_its_variables_and_its_secrets(go: Go, tmp_path: Path, monkey
     told = result.record["tasks"][0]["outputs"]["Output"]["value"]
     assert told == {"GREETING": "of the step", "OTHER": "of the run", "TOKEN": SECRET, "PASSWORD": "of-a-file"}
     # This step has told what it knows, in its output. What the target itself has written keeps to the references.
-    names = ("pipeline.yaml", "local.yaml", "job.json", "step_settings.json")
+    names = ("pipeline.yaml", "local.json", "job.json", "step_settings.json")
     written = {name: (result.folder / name).read_text() for name in names}
     assert "env:TEAM_TOKEN" in written["step_settings.json"]
     assert not [name for name, text in written.items() if SECRET in text or "of-a-file" in text]

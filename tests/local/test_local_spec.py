@@ -11,7 +11,6 @@ import pytest
 from pipeparts import compiling
 from pipeparts.errors import InputError
 from pipeparts.targets.local_spec import check_local, families, family_of, in_flow_order, localize
-from pipeparts.targets.local_worker import read_event
 
 
 @pytest.mark.parametrize(
@@ -33,9 +32,9 @@ def test_every_task_has_its_own_component_and_the_source_stays(sample: Callable[
     spec = compiling.read_yaml(sample("everything"))
     before = copy.deepcopy(spec)
     images = {label: f"pipeparts-python-data:1-{label}" for label in spec["deploymentSpec"]["executors"]}
-    variant, nodes = localize(spec, images=images, given=["marks"], run_name="the-run")
+    variant, nodes = localize(spec, images=images, given=["marks"])
     assert spec == before
-    assert localize(spec, images=images, given=["marks"], run_name="the-run")[0] == variant
+    assert localize(spec, images=images, given=["marks"])[0] == variant
     steps = [node.id for node in nodes if node.kind == "step"]
     assert sorted(f"exec-{name}" for name in steps) == sorted(variant["deploymentSpec"]["executors"])
     assert len({node.id for node in nodes}) == len(nodes)
@@ -45,9 +44,6 @@ def test_every_task_has_its_own_component_and_the_source_stays(sample: Callable[
     assert '"$PIPEPARTS_PYTHON_DATA" -m pipeparts.runtime.local_step kfp.dsl.executor_main' in command[2]
     assert "python3" not in command[2]
     assert command[3] == before["deploymentSpec"]["executors"]["exec-make"]["container"]["command"][3]
-    # The run's name goes to the steps that are never cached.
-    outcome = variant["root"]["dag"]["tasks"]["outcome"]
-    assert outcome["inputs"]["parameters"]["run_name"]["runtimeValue"]["constant"] == "the-run"
     assert in_flow_order(reversed(nodes)) == nodes
 
 
@@ -63,13 +59,13 @@ def test_families_of_a_spec(sample: Callable[[str], Path]) -> None:
     assert families(compiling.read_yaml(sample("foreigner"))) == ["default"]
 
 
-def test_a_choice_of_artifacts_is_refused(sample: Callable[[str], Path]) -> None:
+def test_what_a_platform_runs_itself_is_refused(sample: Callable[[str], Path]) -> None:
     spec = compiling.read_yaml(sample("basic"))
-    selector = {"outputArtifactKey": "table", "producerSubtask": "make"}
-    spec["root"]["dag"]["outputs"] = {"artifacts": {"table": {"artifactSelectors": [selector, selector]}}}
-    with pytest.raises(InputError, match=r"OneOf over artifacts") as caught:
+    spec["deploymentSpec"]["executors"]["exec-make"] = {"customJob": {}}
+    with pytest.raises(InputError, match="the platform itself runs it") as caught:
         check_local(spec)
-    assert caught.value.facts["parameter"] == "the pipeline: table"
+    assert caught.value.facts["parameter"] == "make"
+    assert caught.value.facts["received"] == "customJob"
 
 
 def test_artifacts_from_outside_are_refused(sample: Callable[[str], Path]) -> None:
@@ -77,24 +73,3 @@ def test_artifacts_from_outside_are_refused(sample: Callable[[str], Path]) -> No
     spec["root"]["inputDefinitions"]["artifacts"] = {"table": {"artifactType": {"schemaTitle": "system.Dataset"}}}
     with pytest.raises(InputError, match="takes artifacts from outside"):
         check_local(spec)
-
-
-@pytest.mark.parametrize(
-    ("message", "event"),
-    [
-        ("Executing task 'make'", "started"),
-        ("Task 'make' finished with status SUCCESS", "succeeded"),
-        ("Task 'make' finished with status FAILURE", "failed"),
-        ("Task make cache hit (key=0123456789ab); skipping execution.", "cached"),
-        ("Task make failed (attempt 1/3). Retrying in 0.0s...", "retrying"),
-        ("Skipping conditional task condition-1 (condition evaluated to False)", "skipped"),
-        ("Skipping task b: upstream task(s) ['a'] failed.", "not_run"),
-        ("Could not resolve CEL parameter: x", "undecided"),
-        ('Condition evaluation failed for "x": y', "undecided"),
-        ("Task 'make' outputs:\n    Output: 'Executing task'", None),
-        ("Streamed logs:\n", None),
-    ],
-)
-def test_what_kfp_local_logs(message: str, event: str | None) -> None:
-    found = read_event(message)
-    assert (found or {}).get("event") == event

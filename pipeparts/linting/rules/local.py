@@ -34,8 +34,8 @@ def container_component(document: Document) -> Iterator[Hit]:
     "L2",
     "one-of-artifacts",
     "dsl.OneOf over artifacts",
-    local="error",
-    why="kfp.local fails on it (`Expected 1 artifact in ArtifactSelectorSpec`).",
+    local="warning",
+    why="`pipeparts run` runs it; kfp.local alone fails on it (`Expected 1 artifact in ArtifactSelectorSpec`).",
     fix="Choose between parameters, or write the artifact in one step for both cases.",
     basis="run",
 )
@@ -56,8 +56,11 @@ def one_of_artifacts(document: Document) -> Iterator[Hit]:
     "L3",
     "steered-by-named-output",
     "a condition on a named output of a step",
-    local="error",
-    why="kfp.local does not resolve it: it counts as false, the branch never runs, and the pipeline ends well.",
+    local="warning",
+    why=(
+        "`pipeparts run` decides it; kfp.local alone does not: it counts as false, the branch never runs, and the "
+        "pipeline ends well."
+    ),
     fix="Let the step that steers return one unnamed value, and use `task.output`.",
     basis="run",
 )
@@ -74,8 +77,8 @@ def steered_by_named_output(document: Document) -> Iterator[Hit]:
     "L4",
     "loop-over-named-output",
     "ParallelFor over a named output of a step",
-    local="error",
-    why="kfp.local ends in `Parent pipeline input argument ... not found`.",
+    local="warning",
+    why="`pipeparts run` runs it; kfp.local alone ends in `Parent pipeline input argument ... not found`.",
     fix="Let the step return one unnamed list, and use `task.output`.",
     basis="run",
 )
