@@ -22,6 +22,7 @@ DATA = [
     "aiohttp>=3.10",
     "numpy>=1.26,<3",
     "pydantic>=2.9,<3",
+    "pyyaml>=6",
     "matplotlib>=3.9,<4",
     "tzdata",  # slim images have no time zones
 ]
@@ -63,6 +64,7 @@ TFX = [
     "pyarrow>=16",
     "numpy>=1.26,<3",
     "pydantic>=2.9,<3",
+    "pyyaml>=6",
     "fsspec>=2025.1",
     "gcsfs>=2025.1",
     "s3fs>=2025.1",
