@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,28 +52,38 @@ def _order(stage: str) -> int:
     return STAGES.index(stage)
 
 
+def _in_order(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The contenders as their stage lists them, ours first; the file of results has them by name."""
+    stage = importlib.import_module(f"benchmarks.stages.{found['stage']}")
+    return {name: found["contenders"][name] for name in stage.CONTENDERS if name in found["contenders"]}
+
+
 def _table(found: Mapping[str, Any]) -> list[str]:
-    where = found["machine"]
+    where, contenders = found["machine"], _in_order(found)
     said = ", ".join(f"{name} {release}" for name, release in found["versions"].items())
-    rows = f"{found['rows']:,} rows. " if found["stage"] != "start" else ""
+    # What starts a command of its own has that one's memory, not its own, and no rows.
+    is_plain = found["stage"] == "start"
+    rows = "" if is_plain else f"{found['rows']:,} rows. "
     lines = [
         f"{rows}{found['when']}, {where['processor']}, {where['cores']} cores, {where['memory']}; "
         f"rounds: {found['rounds']}; {said}.",
         "",
-        "| | CPU s | wall s | memory, MB | times the first |",
-        "|---|---|---|---|---|",
+        "| | CPU s | wall s |" if is_plain else "| | CPU s | wall s | memory, MB | times the first |",
+        "|---|---|---|" if is_plain else "|---|---|---|---|---|",
     ]
-    first = next(iter(found["contenders"].values()))["cpu"]
-    for name, each in found["contenders"].items():
+    first = next(iter(contenders.values()))["cpu"]
+    for name, each in contenders.items():
         what = f"*floor*: {each['what']}" if name.startswith("floor") else each["what"]
-        if name.startswith(("ours", "help")):
+        if name.startswith("ours"):
             what = f"**{what}**"
         if each["failed"]:
-            lines.append(f"| {what} | failed: {each['failed']} | | | |")
+            lines.append(f"| {what} | failed: {each['failed']} | |{'' if is_plain else ' | |'}")
             continue
         more = "over " if each["cut_off"] else ""
-        figures = f"{more}{each['cpu']:.1f} | {more}{each['wall']:.1f} | {more}{each['megabytes']:,}"
-        lines.append(f"| {what} | {figures} | {more}{each['cpu'] / first:.1f} |")
+        figures = f"{more}{each['cpu']:.1f} | {more}{each['wall']:.1f}"
+        if not is_plain:
+            figures += f" | {more}{each['megabytes']:,} | {more}{each['cpu'] / first:.1f}"
+        lines.append(f"| {what} | {figures} |")
     return [*lines, ""]
 
 
