@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeparts.runtime.files import read_json, whole_folder, write_json
-from pipeparts.runtime.models import FORMAT, INFO_FILE, PROFILE_FILE, ModelInfo, import_mlflow
+from pipeparts.runtime.models import FORMAT, INFO_FILE, PROFILE_FILE, SERVING_PREFIX, ModelInfo, import_mlflow
 from pipeparts.runtime.references import write_reference
 from pipeparts.runtime.serving.predictions import TRANSFORM_FILE
 from pipeparts.runtime.tables import Table
@@ -107,7 +107,7 @@ def _serving_files() -> list[Path]:
 
 def _serving_package(scratch: Path) -> Path:
     """Copies the serving code under a name of its own, so that models of two releases load side by side."""
-    package = scratch / f"pipeparts_serving_{serving_hash()}"
+    package = scratch / f"{SERVING_PREFIX}{serving_hash()}"
     package.mkdir()
     for file in _serving_files():
         shutil.copyfile(file, package / file.name)

@@ -1,4 +1,4 @@
-"""The SavedModel: what TF Serving and Vertex load, from raw columns to predictions in one graph."""
+"""What a trained network is written as: the SavedModel, which TF Serving and Vertex load, and its weights for numpy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeparts.components.training.train_keras.network import NetworkSpec
 from pipeparts.runtime.models import ModelInfo
+from pipeparts.runtime.serving import network as numpy_network
 from pipeparts.runtime.serving.keras_model import FEATURES_SIGNATURE
 from pipeparts.runtime.training import Target
+
+logger = logging.getLogger(__name__)
+
+#: How far the two forms of a network may be apart, as a share of the largest score.
+_TOLERANCE = 1e-5
+_ROWS_COMPARED = 512
 
 
 def write_saved_model(folder: Path, network: Any, transform: Any, target: Target, info: ModelInfo) -> None:
@@ -31,12 +41,7 @@ def write_saved_model(folder: Path, network: Any, transform: Any, target: Target
 
     from pipeparts.runtime.serving.transform_tf import apply_tf, input_signature
 
-    def score(numeric: Any, categories: Any) -> Any:
-        raw = network({"numeric": numeric, "categories": categories}, training=False)
-        if target.task == "regression":
-            return tf.cast(raw[:, 0], tf.float64) * target.scale + target.mean
-        return tf.sigmoid(raw[:, 0]) if target.outputs == 1 else tf.nn.softmax(raw)
-
+    score = _scorer(network, target)
     signature = input_signature(transform)
     names = list(signature)
 
@@ -58,6 +63,78 @@ def write_saved_model(folder: Path, network: Any, transform: Any, target: Target
     }
     with _quiet():
         tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+def write_network(file: Path, network: Any, spec: NetworkSpec, target: Target) -> None:
+    """Writes the library's own network for numpy, where numpy has all that it needs and gives the same scores.
+
+    Args:
+        file: The file to make.
+        network: What `wide_and_deep` built, trained.
+        spec: What it was built from.
+        target: What is predicted.
+    """
+    if spec.activation not in numpy_network.ACTIVATIONS:
+        return
+    about = {
+        "format": numpy_network.FORMAT,
+        "activation": spec.activation,
+        "task": target.task,
+        "mean": target.mean,
+        "scale": target.scale,
+    }
+    plain = numpy_network.Network(about, _weights(network, spec))
+    random = np.random.default_rng(0)
+    numeric = random.normal(size=(_ROWS_COMPARED, len(spec.numeric_names))).astype(np.float32)
+    ids = [random.integers(0, size, _ROWS_COMPARED) for size in spec.category_sizes]
+    categories = np.array(ids, dtype=np.int32).reshape(len(ids), _ROWS_COMPARED).T
+    expected = np.asarray(_scorer(network, target)(numeric, categories))
+    away = float(np.abs(plain.score(numeric, categories) - expected).max())
+    if away > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        logger.warning("numpy's form of the network is off by %.2g: TensorFlow will run it", away)
+        return
+    plain.save(file)
+
+
+def _scorer(network: Any, target: Target) -> Any:
+    """What gives the network's scores from features, in the unit of the label or as probabilities."""
+    import tensorflow as tf
+
+    def score(numeric: Any, categories: Any) -> Any:
+        raw = network({"numeric": numeric, "categories": categories}, training=False)
+        if target.task == "regression":
+            return tf.cast(raw[:, 0], tf.float64) * target.scale + target.mean
+        return tf.sigmoid(raw[:, 0]) if target.outputs == 1 else tf.nn.softmax(raw)
+
+    return score
+
+
+def _weights(network: Any, spec: NetworkSpec) -> dict[str, Any]:
+    """The weights of `wide_and_deep`, by the names that `serving.network.Network` has for them."""
+
+    def of(layer: str) -> list[Any]:
+        return [variable.numpy() for variable in network.get_layer(layer).variables]
+
+    weights = {f"embedding_{i}": of(f"embedding_{i}")[0] for i in range(len(spec.category_sizes))}
+    for i in range(len(spec.hidden_units)):
+        kernel, *bias = of(f"hidden_{i}")
+        if spec.batch_norm:
+            # At rest it is linear, and goes into the layer before it.
+            layer = network.get_layer(f"batch_norm_{i}")
+            gamma, beta, mean, variance = (
+                variable.numpy().astype(np.float64)
+                for variable in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+            )
+            factor = gamma / np.sqrt(variance + layer.epsilon)
+            kernel, bias = kernel * factor, [beta - mean * factor]
+        weights |= {f"kernel_{i}": kernel, f"bias_{i}": bias[0]}
+    last = len(spec.hidden_units)
+    weights[f"kernel_{last}"], weights[f"bias_{last}"] = of("deep")
+    if spec.wide and spec.numeric_names:
+        weights["wide_numeric"] = of("wide_numeric")[0]
+    if spec.wide:
+        weights |= {f"wide_{i}": of(f"wide_{i}")[0] for i in range(len(spec.category_sizes))}
+    return {name: values.astype(np.float32) for name, values in weights.items()}
 
 
 @contextlib.contextmanager

@@ -19,13 +19,14 @@ import numpy as np
 import pydantic
 
 from pipeparts.components.training.train_keras.checkpoint import Checkpoint, TrainingState, values_of
-from pipeparts.components.training.train_keras.export import write_saved_model
-from pipeparts.components.training.train_keras.network import NetworkSpec, build_network
+from pipeparts.components.training.train_keras.export import write_network, write_saved_model
+from pipeparts.components.training.train_keras.network import DEFAULT_NETWORK, NetworkSpec, build_network
 from pipeparts.runtime.errors import DataError
 from pipeparts.runtime.files import write_json
 from pipeparts.runtime.pages import Page
 from pipeparts.runtime.params import parse_params
 from pipeparts.runtime.serving.keras_model import SAVED_MODEL_FOLDER
+from pipeparts.runtime.serving.network import NETWORK_FILE
 from pipeparts.runtime.tables import Table
 from pipeparts.runtime.training import (
     Floats,
@@ -184,12 +185,18 @@ def train_keras(
         epochs=len(history.validation),
         best_epoch=history.best,
     )
+
+    def write(folder: Path) -> None:
+        write_saved_model(folder / SAVED_MODEL_FOLDER, built, transform, target, info)
+        if (network or DEFAULT_NETWORK) == DEFAULT_NETWORK:
+            write_network(folder / NETWORK_FILE, built, spec, target)
+
     save_model(
         model_path,
         info=info,
         transform=transform,
         loader="keras_model",
-        write=lambda folder: write_saved_model(folder / SAVED_MODEL_FOLDER, built, transform, target, info),
+        write=write,
         requirements=["tensorflow"],
         table=train_table,
         validation_table=validation_table,
