@@ -339,7 +339,7 @@ def merge_buckets(keys: npt.NDArray[K], counts: Ints) -> tuple[npt.NDArray[K], I
     if len(keys) == 0:
         return keys, counts
     if not (keys[1:] >= keys[:-1]).all():
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)  # not stable, and several times quicker: equal keys are added up
         keys, counts = keys[order], counts[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     return keys[starts], np.add.reduceat(counts, starts)

@@ -78,7 +78,7 @@ def profile_of(
     gathered = {name: _new_column(table.schema.field(name).type) for name in names}
     missing = dict.fromkeys(names, 0)
     seen, told = 0, time.monotonic()
-    for batch in table.batches(names, batch_rows=batch_rows(table)) if names else ():
+    for batch in table.batches(names, batch_rows=batch_rows(table), dictionaries=True) if names else ():
         for name, values in zip(names, batch.columns, strict=True):
             missing[name] += values.null_count
             values = without_view(values)
@@ -298,18 +298,25 @@ class _TextColumn:
     def add(self, values: pa.Array) -> None:
         if len(values) == 0:
             return
-        self._measure(values)
+        if pa.types.is_dictionary(values.type):
+            often = np.bincount(values.indices.to_numpy(zero_copy_only=False), minlength=len(values.dictionary))
+            there = often > 0
+            distinct = values.dictionary.filter(pa.array(there))
+            self._measure(distinct, often[there])
+            self.counts.add(plain_values(distinct), often[there])
+            return
+        self._measure(values, np.ones(len(values), np.int64))
         counted = plain_values(values).value_counts()
         self.counts.add(counted.field("values"), counted.field("counts").to_numpy(zero_copy_only=False))
 
-    def _measure(self, values: pa.Array) -> None:
+    def _measure(self, values: pa.Array, often: Ints) -> None:
         lengths = _numpy(_lengths(values), pa.int64())
         low, high = int(lengths.min()), int(lengths.max())
         self._shortest = low if self._shortest is None else min(low, self._shortest)
         self._longest = high if self._longest is None else max(high, self._longest)
-        self._characters += int(lengths.sum())
+        self._characters += int((lengths * often).sum())
         if low == 0:
-            self._empty += int(np.count_nonzero(lengths == 0))
+            self._empty += int(often[lengths == 0].sum())
 
     def finish(self, limits: Limits) -> dict[str, object]:
         distinct = self.counts.finish()

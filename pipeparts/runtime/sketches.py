@@ -213,7 +213,7 @@ class NumberCounts:
     def values(self) -> tuple[npt.NDArray[np.int64] | npt.NDArray[np.float64], Ints]:
         """Each distinct value, in order, with its count; only while exact and after `finish`."""
         keys = unzigzag(self._sparse)
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         keys, counts = keys[order], self._sparse_counts[order]
         return (keys if self._integers else bucket_bounds(keys, 0)[0]), counts
 
@@ -224,7 +224,7 @@ class NumberCounts:
             numbers = values.astype(np.float64)
             return numbers, numbers, counts
         keys = unzigzag(self._sparse)
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         lower, upper = bucket_bounds(keys[order], self.shift)
         return lower, upper, self._sparse_counts[order]
 
@@ -271,11 +271,11 @@ class NumberCounts:
             added = np.bincount(places[inside].view(np.int64))
             self._window[: len(added)] += added
             outside = keys[~inside]
-        counted = pc.value_counts(pa.array(outside))
-        distinct = counted.field("values").to_numpy(zero_copy_only=False)
-        self._pending.append((distinct, counted.field("counts").to_numpy(zero_copy_only=False)))
+        distinct, counts = np.unique(outside, return_counts=True)
+        self._pending.append((distinct, counts))
         self._waiting += len(distinct)
-        if self._waiting > _PENDING:
+        # The first time early: where there are too many values to count each, it is found out at little cost.
+        if self._waiting > (_PENDING if len(self._sparse) or not self.exact else self._exact_values):
             self._compact()
 
     def _compact(self) -> None:
@@ -292,7 +292,7 @@ class NumberCounts:
             keys, counts, wider = coarsen(keys, counts, self._buckets)
             self.shift += wider
         codes = zigzag(keys)
-        order = np.argsort(codes, kind="stable")
+        order = np.argsort(codes)
         self._sparse, self._sparse_counts = codes[order], counts[order]
         if self._integers or not self.exact:
             self._lay_window()

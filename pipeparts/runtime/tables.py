@@ -37,6 +37,7 @@ _DECIMAL = re.compile(r"decimal128\((\d+), ?(\d+)\)")  # Arrow writes this name,
 _ZONED = re.compile(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]")
 
 _ROW_GROUP_ROWS = 131_072
+_TEXT_BYTES = 4
 
 
 def arrow_type(name: str, *, parameter: str = "columns") -> pa.DataType:
@@ -286,12 +287,16 @@ class Table:
                     hint=suggest(name, self.schema.names),
                 )
 
-    def batches(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, dictionaries: bool = False
+    ) -> Iterator[pa.RecordBatch]:
         """Streams the table in order, in bounded memory.
 
         Args:
             columns: The columns to read, in the order wanted; all where None.
             batch_rows: Most rows in a batch.
+            dictionaries: Whether columns of text that have few values in a file may come as dictionaries: no value is
+                made for each row then. For who takes both forms.
 
         Yields:
             Record batches with exactly these columns.
@@ -304,7 +309,8 @@ class Table:
         for part in self.parts:
             try:
                 # Not mapped and not read ahead: both would count as resident memory, by the size of a whole part.
-                with pq.ParquetFile(part, memory_map=False, pre_buffer=False) as file:
+                encoded = _encoded_texts(part, names) if dictionaries else None
+                with pq.ParquetFile(part, memory_map=False, pre_buffer=False, read_dictionary=encoded) as file:
                     for batch in file.iter_batches(batch_size=batch_rows, columns=names):
                         seen += batch.num_rows
                         yield batch.select(names) if batch.schema.names != names else batch
@@ -320,6 +326,22 @@ class Table:
         names = list(self.schema.names if columns is None else columns)
         schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches(self.batches(names), schema=schema)
+
+
+def _encoded_texts(part: Path, names: Sequence[str]) -> list[str]:
+    """The columns of text that a part file holds as dictionaries, all or most of it."""
+    metadata = pq.read_metadata(part)
+    sizes = dict.fromkeys(names, 0)
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(place)
+            if chunk.path_in_schema in sizes:
+                sizes[chunk.path_in_schema] += chunk.total_uncompressed_size
+    # A text on its own takes 4 bytes for its length alone.
+    few = {name for name, size in sizes.items() if size < _TEXT_BYTES * metadata.num_rows}
+    return [
+        field.name for field in metadata.schema.to_arrow_schema() if field.name in few and field.type == pa.string()
+    ]
 
 
 def write_table(path: str | os.PathLike[str], table: pa.Table, *, source: str) -> TableInfo:

@@ -35,6 +35,23 @@ def test_an_empty_table_keeps_its_types(tmp_path: Path) -> None:
     assert Table(tmp_path / "t").read().schema == ROWS.schema
 
 
+def test_texts_with_few_values_come_as_dictionaries_to_who_takes_them(tmp_path: Path) -> None:
+    few = pa.array(["a", None, "", "ü"] * 50_000)
+    many = pa.array([f"text {i}" for i in range(200_000)])
+    rows = pa.table({"few": few, "many": many, "number": np.arange(200_000)})
+    write_table(tmp_path / "t", rows, source="a test")
+    table = Table(tmp_path / "t")
+    batches = list(table.batches(dictionaries=True))
+    assert [str(kind) for kind in batches[0].schema.types][1:] == ["string", "int64"]
+    assert all(pa.types.is_dictionary(batch.schema.field("few").type) for batch in batches)
+    plain = [
+        pa.record_batch([batch.column(0).dictionary_decode(), *batch.columns[1:]], rows.schema) for batch in batches
+    ]
+    assert pa.Table.from_batches(plain).equals(rows)
+    assert table.schema.equals(rows.schema)
+    assert all(batch.schema.equals(rows.schema) for batch in table.batches())
+
+
 def test_parts_are_bounded(tmp_path: Path) -> None:
     batch = pa.record_batch({"a": np.arange(100_000)})
     with TableWriter(tmp_path / "t", batch.schema, source="a test", rows_per_part=300_000) as writer:

@@ -297,6 +297,23 @@ def test_frequent_texts_among_very_many_have_exact_counts(tmp_path, monkeypatch)
     assert (column.top.complete, column.top.others_at_most) == (False, 70_700 // 16_385)
 
 
+def test_texts_have_the_same_profile_whether_they_come_as_dictionaries_or_not(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    texts = np.array(["", "a", "ü" * 300, "ü" * 300 + "x", "longer"], dtype=object)
+    columns = {
+        "few": pa.array(texts[random.integers(0, 5, 150_000)], mask=random.random(150_000) < 0.1),
+        "none": pa.array([None] * 150_000, pa.string()),
+        "one": pa.array(["same"] * 150_000),
+    }
+    write_table(tmp_path / "table", pa.table(columns), source="test")
+    table = Table(tmp_path / "table")
+    kinds = {name: next(table.batches(dictionaries=True)).schema.field(name).type for name in columns}
+    assert all(pa.types.is_dictionary(kind) for kind in kinds.values())
+    as_dictionaries = profile_of(table)
+    monkeypatch.setattr("pipeparts.runtime.tables._TEXT_BYTES", 0)
+    assert profile_of(table) == as_dictionaries
+
+
 def test_the_cardinality_estimate_is_within_its_error():
     for size in (10, 1_000, 30_000, 60_000, 300_000):
         sketch = Cardinality()
