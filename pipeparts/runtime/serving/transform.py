@@ -233,7 +233,9 @@ class Numpy:
 
     @staticmethod
     def one_hot(ids: Any, size: int) -> list[Any]:
-        return [ids == i for i in range(size)]
+        columns = np.zeros((size, len(ids)), dtype=np.float32)
+        columns[ids, np.arange(len(ids))] = 1.0
+        return list(columns)
 
     @staticmethod
     def category(feature: Category, raw: Sequence[Any], types: Sequence[str]) -> Any:

@@ -74,8 +74,11 @@ def canonical(values: Any, type_name: str, *, column: str) -> Any:
 def numbers_of(values: Any, column: str) -> Floats:
     """Numbers as float64, NaN for missing."""
     numbers = _floats(values, column)
+    if _holds_integers(values):
+        return numbers
     with np.errstate(invalid="ignore"):
-        return np.where(np.abs(numbers) < SMALLEST, 0.0, numbers)
+        tiny = np.abs(numbers) < SMALLEST
+    return np.where(tiny, 0.0, numbers) if tiny.any() else numbers
 
 
 def strings_of(values: Any, column: str) -> Strings:
@@ -120,6 +123,11 @@ def is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, (float, np.floating, np.datetime64)) and value != value
+
+
+def _holds_integers(values: Any) -> bool:
+    kind = str(getattr(values, "type", getattr(values, "dtype", "")))
+    return kind.startswith(("int", "uint", "bool"))
 
 
 def _floats(values: Any, column: str) -> Floats:
