@@ -87,10 +87,11 @@ images: install ## build the images and write .pipeparts/images.yaml, for `pipep
 	$(BIN)/python -m pipeparts.images $(FAMILY) --registry "$(REGISTRY)" --build-options "$(BUILD_OPTIONS)"
 
 ROWS ?= 1000000
-STAGES ?= ingest profile features drift predict start
+STAGES ?= ingest profile validate features drift predict start
 ROUNDS ?= 3
+comma := ,
 bench: install ## measure each stage against what a user would pick instead (ROWS=, STAGES=, ROUNDS=)
-	$(BIN)/python -m benchmarks --rows $(ROWS) --stages $(STAGES) --rounds $(ROUNDS)
+	$(BIN)/python -m benchmarks --rows $(subst $(comma), ,$(ROWS)) --stages $(subst $(comma), ,$(STAGES)) --rounds $(ROUNDS)
 
 component: install ## make a new component: make component NAME=stage/name
 	$(BIN)/python -m pipeparts.scaffold $(NAME)

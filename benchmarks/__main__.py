@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.measuring import as_dict, machine, measure, median, read_results, versions
 
-STAGES = ("ingest", "profile", "features", "drift", "predict", "start")
+STAGES = ("ingest", "profile", "validate", "features", "drift", "predict", "start")
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 
@@ -54,7 +54,7 @@ def _stage(name: str) -> Any:
 def _measure_all(given: argparse.Namespace, rows: int) -> None:
     folder = given.folder / str(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    if {"ingest", "profile", "features"} & set(given.stages) and not (folder / "flights.csv").is_file():
+    if {"ingest", "profile", "validate", "features"} & set(given.stages) and not (folder / "flights.csv").is_file():
         from benchmarks.data import write_csv
 
         write_csv(folder / "flights.csv", rows)
