@@ -42,6 +42,8 @@ _TAG_MADE_FOR = "pipeparts.registers"
 _LONGEST_PARAM = 6000
 _PARAMS_AT_ONCE = 100
 _METRICS_AT_ONCE = 1000
+# What SQLite, PostgreSQL and MySQL say of a row that another transaction has just written.
+_WRITTEN_MEANWHILE = re.compile(r"unique constraint|duplicate (key|entry)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,14 +433,26 @@ def _track(registry: Registry, request: _Request, run: Run, *, model_id: str | N
     ]
     tags = [RunTag(key, value) for key, value in request.tags.items() if run.data.tags.get(key) != value]
     with registry.talking(f"track parameters and metrics in the run {run_id}"):
-        registry.client.log_batch(run_id, tags=tags)
+        _log_batch(registry, run_id, tags=tags)
         for start in range(0, len(new_params), _PARAMS_AT_ONCE):
-            registry.client.log_batch(run_id, params=new_params[start : start + _PARAMS_AT_ONCE])
+            _log_batch(registry, run_id, params=new_params[start : start + _PARAMS_AT_ONCE])
         for start in range(0, len(new_metrics), _METRICS_AT_ONCE):
-            registry.client.log_batch(run_id, metrics=new_metrics[start : start + _METRICS_AT_ONCE])
+            _log_batch(registry, run_id, metrics=new_metrics[start : start + _METRICS_AT_ONCE])
         registry.client.log_text(run_id, request.verdict_path.read_text(encoding="utf-8"), "verdict.json")
         registry.client.log_text(run_id, request.verdict.to_markdown(), "verdict.md")
         registry.client.log_text(run_id, request.evaluation_path.read_text(encoding="utf-8"), "evaluation.json")
+
+
+def _log_batch(registry: Registry, run_id: str, **batch: Any) -> None:
+    """Logs; once more where another registration wrote the same in that moment, which MLflow refuses the first time."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registry.client.log_batch(run_id, **batch)
+    except MlflowException as error:
+        if not _WRITTEN_MEANWHILE.search(str(error)):
+            raise
+        registry.client.log_batch(run_id, **batch)
 
 
 def _finish_run(registry: Registry, run: Run, *, keep: bool, own: bool) -> None:

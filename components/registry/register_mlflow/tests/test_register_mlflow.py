@@ -377,6 +377,33 @@ def test_a_request_that_mlflow_repeated_leaves_one_version(sqlite_case, monkeypa
     assert sqlite_case.versions() == [1]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "BAD_REQUEST: (sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid",
+        'BAD_REQUEST: (psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint "param_pk"',
+        "BAD_REQUEST: (pymysql.err.IntegrityError) (1062, \"Duplicate entry 'a-b' for key 'params.PRIMARY'\")",
+    ],
+)
+def test_parameters_that_another_registration_wrote_in_that_moment_are_no_failure(sqlite_case, monkeypatch, answer):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    log_batch, refused = MlflowClient.log_batch, []
+
+    def refuse_first(self, run_id, **batch):
+        log_batch(self, run_id, **batch)
+        if "params" in batch and not refused:
+            refused.append(batch)
+            raise MlflowException(answer)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse_first)
+    assert sqlite_case.register()["version"] == "1"
+    (run,) = sqlite_case.runs()
+    assert refused
+    assert len(run.data.params) == 9
+
+
 # --- Killed half-way ------------------------------------------------------------------------------------------------
 
 KILLED = """
