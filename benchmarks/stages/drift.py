@@ -58,7 +58,7 @@ def _rows(seed: int, number: int, rows: int, shift: float) -> pa.Table:
 def _ours(folder: Path) -> list[str]:
     from pipeparts.runtime.drift import BINS, TOP
 
-    return _decide(profile_of(Table(folder / "reference"), bins=BINS, top=TOP), folder)
+    return _decide(profile_of(Table(folder / "reference"), bins=BINS, top=TOP, counts_only=True), folder)
 
 
 def _ours_from_a_profile(folder: Path) -> list[str]:
@@ -68,7 +68,7 @@ def _ours_from_a_profile(folder: Path) -> list[str]:
 def _decide(reference: Any, folder: Path) -> list[str]:
     from pipeparts.runtime.drift import BINS, TOP, compared, judge, parse_limits
 
-    current = profile_of(Table(folder / "current"), bins=BINS, top=TOP)
+    current = profile_of(Table(folder / "current"), bins=BINS, top=TOP, counts_only=True)
     columns = judge(compared(reference, current, dict.fromkeys(reference.names, "other")), parse_limits(None))
     return [column.name for column in columns if column.drifted]
 

@@ -57,7 +57,12 @@ class _Column(Protocol):
 
 
 def profile_of(
-    table: Table, *, columns: Sequence[str] | None = None, bins: int = DEFAULT_BINS, top: int = DEFAULT_TOP
+    table: Table,
+    *,
+    columns: Sequence[str] | None = None,
+    bins: int = DEFAULT_BINS,
+    top: int = DEFAULT_TOP,
+    counts_only: bool = False,
 ) -> Profile:
     """Profiles a table.
 
@@ -69,13 +74,15 @@ def profile_of(
         columns: The columns to profile, in this order; all where None.
         bins: The most buckets of a histogram in the profile.
         top: The most values that are listed with their counts.
+        counts_only: Whether counts are all that is wanted of numbers with too many values to count each: moments then
+            come from the buckets, and how many distinct floats there are is left out.
 
     Returns:
         The profile: the same whatever the order of the rows, but for the last digits of moments.
     """
     limits = Limits(exact_values=EXACT_VALUES, buckets=BUCKETS, bins=bins, top=top)
     names: list[str] = table.schema.names if columns is None else list(columns)
-    gathered = {name: _new_column(table.schema.field(name).type) for name in names}
+    gathered = {name: _new_column(table.schema.field(name).type, counts_only) for name in names}
     missing = dict.fromkeys(names, 0)
     seen, told = 0, time.monotonic()
     for batch in table.batches(names, batch_rows=batch_rows(table), dictionaries=True) if names else ():
@@ -169,12 +176,12 @@ def plain_values(values: pa.Array) -> pa.Array:
     return values
 
 
-def _new_column(kind: pa.DataType) -> _Column:
+def _new_column(kind: pa.DataType, counts_only: bool) -> _Column:
     if pa.types.is_dictionary(kind):
-        return _DictionaryColumn(_new_column(kind.value_type))
+        return _DictionaryColumn(_new_column(kind.value_type, counts_only))
     match kind_of(kind):
         case "number":
-            return _NumberColumn(kind)
+            return _NumberColumn(kind, counts_only)
         case "text" | "binary":
             return _TextColumn(kind)
         case "boolean":
@@ -190,9 +197,9 @@ def _new_column(kind: pa.DataType) -> _Column:
 class _NumberColumn:
     """Integers as they are; floats and decimals as float64; unsigned 64-bit integers too, for want of room."""
 
-    def __init__(self, kind: pa.DataType) -> None:
+    def __init__(self, kind: pa.DataType, counts_only: bool) -> None:
         self._integers = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
-        self._counts = NumberCounts(integers=self._integers)
+        self._counts = NumberCounts(integers=self._integers, counts_only=counts_only)
         self._nan = self._plus = self._minus = 0
 
     def add(self, values: pa.Array) -> None:
@@ -214,7 +221,7 @@ class _NumberColumn:
         apart = (self._nan > 0) + (self._plus > 0) + (self._minus > 0)
         lower, upper, weights = counts.buckets()
         return {
-            "distinct": distinct.model_copy(update={"count": distinct.count + apart}),
+            "distinct": distinct and distinct.model_copy(update={"count": distinct.count + apart}),
             "numbers": Numbers(
                 minimum=counts.minimum,
                 maximum=counts.maximum,

@@ -150,9 +150,17 @@ class NumberCounts:
         integers: Whether int64 come (float64 where not).
         exact_values: Up to so many distinct values each is counted.
         buckets: Beyond them, the most buckets.
+        counts_only: Whether moments may come from the buckets, and floats need no estimate of the distinct values.
     """
 
-    def __init__(self, *, integers: bool, exact_values: int = EXACT_VALUES, buckets: int = BUCKETS) -> None:
+    def __init__(
+        self,
+        *,
+        integers: bool,
+        exact_values: int = EXACT_VALUES,
+        buckets: int = BUCKETS,
+        counts_only: bool = False,
+    ) -> None:
         self.count = self.zeros = self.negatives = 0
         self.minimum: int | float | None = None
         self.maximum: int | float | None = None
@@ -161,6 +169,7 @@ class NumberCounts:
         self._integers = integers
         self._exact_values = exact_values
         self._buckets = buckets
+        self._counts_only = counts_only
         self._moments = Moments()
         self._cardinality = Cardinality()
         # Keys are zigzag-coded: a small range on both sides of zero is one small range.
@@ -175,26 +184,29 @@ class NumberCounts:
         """Adds n finite numbers."""
         if len(values) == 0:
             return
-        low, high = values.min().item(), values.max().item()
+        ends = values[[values.argmin(), values.argmax()]]
+        low, high = ends.tolist()
         self.minimum = low if self.minimum is None else min(self.minimum, low)
         self.maximum = high if self.maximum is None else max(self.maximum, high)
         self.count += len(values)
         if low <= 0:
             self.zeros += int(np.count_nonzero(values == 0))
             self.negatives += int(np.count_nonzero(values < 0))
-        keys = self._keys(values)
         if not self.exact:
             self._add_inexact(values)
-        elif self._integers and self.count == len(values):
-            self._base = max(0, int(keys.min()) - _WINDOW // 4)
-            self._window = np.zeros(_WINDOW, np.int64)
-        self._count(keys)
+        if low > 0:
+            # The keys of positive numbers are in their order.
+            least, greatest = self._keys(ends).tolist()
+            self._count(self._keys(values, positive=True), least, greatest)
+            return
+        keys = self._keys(values)
+        self._count(keys, int(keys.min()), int(keys.max()))
 
-    def finish(self) -> tuple[Distinct, Moments]:
+    def finish(self) -> tuple[Distinct | None, Moments]:
         """Ends the counting: settles what is exact and the grid.
 
         Returns:
-            The number of distinct values, and the moments.
+            The number of distinct values (None where it was not asked for and is not exact), and the moments.
         """
         self._compact()
         self._settle()
@@ -202,10 +214,15 @@ class NumberCounts:
         if self.exact:
             values, counts = self.values()
             moments.add(values.astype(np.float64), counts)
-            distinct = Distinct(count=len(values), exact=True, standard_error=0.0)
+            distinct: Distinct | None = Distinct(count=len(values), exact=True, standard_error=0.0)
+        elif self._counts_only and not self._integers:
+            distinct = None
         else:
             estimate = min(self.count, round(self._cardinality.estimate()))
             distinct = Distinct(count=estimate, exact=False, standard_error=round(Cardinality.STANDARD_ERROR, 4))
+        if self._counts_only and not self.exact:
+            lower, upper, counts = self.buckets()
+            moments.add(lower / 2 + upper / 2, counts)
         if self.minimum == self.maximum:
             moments.second = moments.third = moments.fourth = 0.0
         return distinct, moments
@@ -246,27 +263,45 @@ class NumberCounts:
         lower, _ = bucket_bounds(keys, shift)
         return Histogram(exact=False, shift=shift, lower=tuple(lower.tolist()), counts=tuple(counts.tolist()))
 
-    def _keys(self, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> Keys:
+    def _keys(self, values: npt.NDArray[np.int64] | npt.NDArray[np.float64], *, positive: bool = False) -> Keys:
+        """The zigzag-coded keys of numbers, as a new array."""
         if self.exact and self._integers:
-            return zigzag(values)
-        bits = ordered_bits(values.astype(np.float64, copy=False))
-        return zigzag(bits >> np.int64(self.shift) if self.shift else bits)
+            return values.view(np.uint64) << np.uint64(1) if positive else zigzag(values)
+        numbers = values.astype(np.float64, copy=False)
+        # Of the ordered bits of a float: twice the bits of its magnitude, and 1 more for a negative one.
+        if positive:
+            keys = numbers.view(np.uint64) >> np.uint64(self.shift)
+            keys <<= np.uint64(1)
+            return keys
+        bits = (numbers + 0.0).view(np.uint64)  # -0.0 counts as 0.0
+        keys = bits << np.uint64(1)
+        keys >>= np.uint64(self.shift)
+        keys &= ~np.uint64(1)
+        bits >>= np.uint64(63)
+        keys |= bits
+        return keys
 
     def _add_inexact(self, values: npt.NDArray[np.int64] | npt.NDArray[np.float64], counts: Ints | None = None) -> None:
         numbers = values.astype(np.float64, copy=False)
-        self._moments.add(numbers, counts)
-        self._cardinality.add(mix64((values if self._integers else numbers + 0.0).view(np.uint64)))
+        if not self._counts_only:
+            self._moments.add(numbers, counts)
+        if self._integers or not self._counts_only:
+            self._cardinality.add(mix64((values if self._integers else numbers + 0.0).view(np.uint64)))
 
-    def _count(self, keys: Keys) -> None:
+    def _count(self, keys: Keys, least: int, greatest: int) -> None:
+        """Counts keys; where all of them are in the window, the array that is given is used up."""
+        if self._integers and self.exact and not len(self._window) and not len(self._sparse):
+            self._base = max(0, least - _WINDOW // 4)
+            self._window = np.zeros(_WINDOW, np.int64)
         size = len(self._window)
-        places = keys - np.uint64(self._base)  # below the base it wraps round to something large
-        if size and int(places.max()) < size:
-            first = places.min()
-            added = np.bincount((places - first).view(np.int64))
-            self._window[int(first) : int(first) + len(added)] += added
+        if size and self._base <= least and greatest - self._base < size:
+            keys -= np.uint64(least)
+            added = np.bincount(keys.view(np.int64))
+            self._window[least - self._base : least - self._base + len(added)] += added
             return
         outside = keys
         if size:
+            places = keys - np.uint64(self._base)  # below the base it wraps round to something large
             inside = places < size
             added = np.bincount(places[inside].view(np.int64))
             self._window[: len(added)] += added
@@ -474,4 +509,5 @@ def _ertl_tau(x: float) -> float:
 
 
 def _total(values: Floats, weights: Floats | None) -> float:
-    return float(values.sum() if weights is None else np.dot(values, weights))
+    # Not by BLAS, whose threads cost more than they save on so few numbers.
+    return float(values.sum() if weights is None else np.einsum("i,i->", values, weights))

@@ -292,7 +292,7 @@ def _require_apart(roles: Mapping[str, ColumnRole], answers: Sequence[str]) -> N
 
 
 def _profile(table: Table, columns: Iterable[str]) -> Profile:
-    return profile_of(table, columns=list(columns), bins=BINS, top=TOP)
+    return profile_of(table, columns=list(columns), bins=BINS, top=TOP, counts_only=True)
 
 
 def _measure_answers(reference: Reference, answers: _Answers) -> Iterator[Measured]:

@@ -314,6 +314,22 @@ def test_texts_have_the_same_profile_whether_they_come_as_dictionaries_or_not(tm
     assert profile_of(table) == as_dictionaries
 
 
+def test_counts_alone_are_the_same_counts(tmp_path):
+    random = np.random.default_rng(0)
+    numbers = random.normal(3.0, 2.0, 200_000)
+    numbers[:100] = -numbers[:100] * 1e6
+    table = pa.table({"float": numbers, "integer": random.integers(-(2**40), 2**40, 200_000), "few": numbers.round()})
+    write_table(tmp_path / "table", table, source="test")
+    whole, counts = (profile_of(Table(tmp_path / "table"), counts_only=counts_only) for counts_only in (False, True))
+    for known, found in zip(whole.columns, counts.columns, strict=True):
+        assert found.histogram == known.histogram
+        assert found.numbers.quantiles == known.numbers.quantiles
+        assert found.numbers.mean == pytest.approx(known.numbers.mean, rel=1e-3)
+        assert found.numbers.standard_deviation == pytest.approx(known.numbers.standard_deviation, rel=1e-3)
+    assert [column.distinct is None for column in counts.columns] == [True, False, False]
+    assert counts.columns[2] == whole.columns[2], "few values are counted exactly either way"
+
+
 def test_the_cardinality_estimate_is_within_its_error():
     for size in (10, 1_000, 30_000, 60_000, 300_000):
         sketch = Cardinality()
