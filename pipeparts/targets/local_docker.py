@@ -225,7 +225,7 @@ def _volume(text: str) -> str:
             received=text,
         )
     about = path.stat()
-    if os.getuid() == 0 and about.st_uid != IMAGE_USER[0] and not about.st_mode & stat.S_IXOTH:
+    if os.getuid() == 0 and path.is_dir() and about.st_uid != IMAGE_USER[0] and not about.st_mode & stat.S_IXOTH:
         raise InputError(
             "a folder that the steps' user cannot enter",
             parameter="docker_volumes",
