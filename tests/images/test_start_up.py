@@ -59,4 +59,3 @@ def test_a_step_without_an_image_of_ours_installs_the_package_first(tmp_path: Pa
     assert installing.state == "succeeded", (installing.folder / "worker.log").read_text()
     ready = ingest(tmp_path / "image", spec, docker_network="none")
     assert ready.state == "succeeded"
-    print(f"\ninstalled at start-up: {seconds(installing):.1f} s; from the image: {seconds(ready):.1f} s")
