@@ -23,7 +23,7 @@ MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flight
 MAIL_PORT ?= 8025
 
 .DEFAULT_GOAL := help
-.PHONY: help install run monitor test test-slow lint golden docs lock images bench component clean
+.PHONY: help install run monitor test test-slow lint golden docs lock images images-test bench component clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ lock: ## resolve the locked requirements anew from setup.py: the laptop's, and e
 
 images: install ## build the images and write .pipeparts/images.yaml, for `pipeparts compile --images` (REGISTRY=, FAMILY=, BUILD_OPTIONS=)
 	$(BIN)/python -m pipeparts.images $(FAMILY) --registry "$(REGISTRY)" --build-options "$(BUILD_OPTIONS)"
+
+images-test: install ## test the images of `make images`, and run pipelines in them: no network, no root, nothing to write to
+	PIPEPARTS_IMAGES_TEST=1 $(BIN)/python -m pytest -q tests/images
 
 ROWS ?= 1000000
 STAGES ?= ingest profile validate features drift predict start

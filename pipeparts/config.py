@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -30,6 +30,10 @@ _ALLOWED = {
 }
 
 
+def _split(value: Any) -> Any:
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
 class LocalConfig(StepsConfig):
     """How pipelines run on this machine.
 
@@ -41,6 +45,11 @@ class LocalConfig(StepsConfig):
         environment: Environment variables for the steps.
         parallel_steps: How many steps that do not wait for each other run at the same time, at most; None: as many as
             there are cores. None starts while the memory that it is expected to need is not free.
+        runner: What runs the steps: "subprocess", or "docker" for containers of the images that the pipeline names.
+        docker_network: The containers' network: "host" (services on this machine's loopback answer), "bridge", "none",
+            or one of docker's by its name.
+        docker_volumes: Folders that the steps see besides the root folder, under the same path: "FOLDER", "FOLDER:ro"
+            or "FOLDER:rw"; in an environment variable with commas between. The working folder unless given.
         stop_seconds: How long steps have for their clean-up when a run is stopped.
         open_report: Whether the report is opened in a browser at the end.
     """
@@ -50,6 +59,9 @@ class LocalConfig(StepsConfig):
     python: dict[str, Path] = pydantic.Field(default_factory=dict)
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
     parallel_steps: int | None = pydantic.Field(default=None, ge=1)
+    runner: Literal["subprocess", "docker"] = "subprocess"
+    docker_network: str = pydantic.Field(default="host", pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    docker_volumes: Annotated[tuple[str, ...], pydantic.BeforeValidator(_split)] = (".:ro",)
     stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
     open_report: bool = False
 

@@ -57,6 +57,9 @@ def run(
             "--parallel", help="How many steps run at the same time, at most (default: one a core).", metavar="N", min=1
         ),
     ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="subprocess (the default), or docker: each step in a container of its image.")
+    ] = None,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
     once: Once = None,
     once_per_window: OncePerWindow = False,
@@ -76,6 +79,7 @@ def run(
         cache=False if no_cache else None,
         parallel_steps=parallel,
         open_report=open_report or None,
+        runner=runner,
     )
     named, arguments = read_parameters(params, at)
     spec = read_pipeline(chosen(pipeline, named))

@@ -44,18 +44,18 @@ def main(argv: list[str]) -> int:
         The exit code: 0, 1 for an error, or what the module itself asked for.
     """
     module, *arguments = argv
-    executor_input = json.loads(_argument(arguments, "--executor_input") or "{}")
+    executor_input = json.loads(argument(arguments, "--executor_input") or "{}")
     output_file = executor_input.get("outputs", {}).get("outputFile")
     if not output_file:
         raise SystemExit("local_step: there is no --executor_input with an outputFile")
     folder = Path(output_file).parent
     folder.mkdir(parents=True, exist_ok=True)
-    _end_with_worker()
+    end_with_worker()
     _redirect(folder / "log.txt")
     record = _begin(folder)
     signal.signal(signal.SIGTERM, _stop)
     sys.argv = [module, *arguments]
-    settings = _settings(folder.name)
+    settings = settings_of(folder.name)
     clock = _Clock(folder, record, settings["timeout_seconds"]) if "timeout_seconds" in settings else None
     code, error = _run(module, settings.get("secrets", {}))
     if clock is not None and clock.stop():
@@ -63,11 +63,12 @@ def main(argv: list[str]) -> int:
     if code == 0:
         _complete_artifacts(executor_input, Path(output_file))
     _finish(folder, record, code, error)
-    _remove_program(_argument(arguments, "--component_module_path"))
+    _remove_program(argument(arguments, "--component_module_path"))
     return code
 
 
-def _settings(step: str) -> dict[str, Any]:
+def settings_of(step: str) -> dict[str, Any]:
+    """What a step of this run is given; nothing where no file says so."""
     path = os.environ.get(SETTINGS_VARIABLE)
     found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")).get(step, {}) if path else {}
     return found
@@ -137,7 +138,8 @@ def _run(module: str, secrets: dict[str, str]) -> tuple[int, BaseException | Non
     return 0, None
 
 
-def _argument(arguments: list[str], name: str) -> str | None:
+def argument(arguments: list[str], name: str) -> str | None:
+    """What follows a name among a command's arguments."""
     with contextlib.suppress(ValueError, IndexError):
         return arguments[arguments.index(name) + 1]
     return None
@@ -147,24 +149,29 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _end_with_worker() -> None:
+def end_with_worker() -> None:
     """Ends this step when the worker that reads its output is gone, however it went.
 
     Nothing is sent through the pipe to the worker (the output goes to a file), so the pipe says one thing: an
-    error is reported on our end once the reader's end is closed, even by a SIGKILL.
+    error is reported on our end once the reader's end is closed, even by a SIGKILL. In a container the output's
+    reader is docker's daemon, which stays; there the standard input is the link, and its end says the same.
     """
-    pipe = os.dup(1)
+    by_input = os.environ.get("PIPEPARTS_STEP_LINK") == "stdin"
+    pipe = os.dup(0 if by_input else 1)
     # The worker's standard input is its own link to the command line; no step may read from it.
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.set_inheritable(pipe, False)
-    threading.Thread(target=_watch, args=(pipe,), name="watch-worker", daemon=True).start()
+    threading.Thread(target=_watch, args=(pipe, by_input), name="watch-worker", daemon=True).start()
 
 
-def _watch(pipe: int) -> None:
+def _watch(pipe: int, by_input: bool) -> None:
     poll = select.poll()
     poll.register(pipe, 0)
-    if not any(event & select.POLLERR for _, event in poll.poll()):
+    if by_input:
+        while os.read(pipe, 1024):
+            pass
+    elif not any(event & select.POLLERR for _, event in poll.poll()):
         return  # not a pipe: started by hand
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from pipeparts.step_settings import StepNames
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import RunResult, RunState
 from pipeparts.targets.binding import bind, check_secrets, local_steps
+from pipeparts.targets.local_docker import prepare
 from pipeparts.targets.local_record import GROUPS, RunRecord, failures
 from pipeparts.targets.local_resources import cores, expected_memory, keep_peaks
 from pipeparts.targets.local_spec import (
@@ -46,6 +48,8 @@ from pipeparts.targets.progress import NoProgress, Progress
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+#: Families that are no part of the extra `local`, and a module that each has.
+_OWN_ENVIRONMENT = {"tfx": "tensorflow_data_validation"}
 _RUN_GROUP = "PIPEPARTS_RUN_GROUP"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -80,15 +84,20 @@ def run(
     spec = pipeline if isinstance(pipeline, dict) else compiling.read_yaml(pipeline)
     arguments = prepare_arguments(spec, arguments or {})
     interpreters = _interpreters(spec, config)
-    images = step_images(spec, interpreters)
     run_id = run_id or new_run_id(spec["pipelineInfo"]["name"])
     bound = bind(spec, config)
     for note in bound.notes:
         logger.debug("%s", note)
+    check_secrets(spec, config)
+    docker = prepare(spec, config, run_id=run_id) if config.runner == "docker" else None
+    if docker is None:
+        _require_libraries(interpreters)
+    images = docker.images if docker else step_images(spec, interpreters)
     local_spec, nodes = localize(bound.spec, images=images, given=arguments)
     tasks = {node.id: StepNames(node.name, node.display_name, node.component) for node in nodes if node.kind == "step"}
     settings = local_steps(spec, config, tasks)
-    check_secrets(spec, config)
+    if docker is not None:
+        local_spec = docker.rewrite(local_spec)
     root = root_folder(config)
     folder = root / "runs" / run_id
     folder.mkdir(parents=True)
@@ -126,10 +135,15 @@ def run(
         if settings:
             write_json(folder / "step_settings.json", settings)
             environment[SETTINGS_VARIABLE] = str(folder / "step_settings.json")
+        if docker is not None:
+            environment.update(docker.environment(root))
+            docker.give_folders(root, folder)
         progress.begin(record)
         try:
             _work(record, config, environment, progress)
         finally:
+            if docker is not None:
+                docker.remove_containers()
             # Where watching itself failed, the steps were stopped, and the record must not stay at "running".
             if record.data["state"] == "running":
                 record.finish("interrupted", error="the command that watched the run failed")
@@ -229,6 +243,23 @@ def _interpreters(spec: Spec, config: LocalConfig) -> dict[str, Path]:
         if family in found:
             found[family] = Path(resolved).absolute()
     return found
+
+
+def _require_libraries(interpreters: Mapping[str, Path]) -> None:
+    """Refuses a step whose family's libraries do not install everywhere, before anything runs.
+
+    Raises:
+        InputError: Naming the family and the two ways to run it.
+    """
+    for family, module in _OWN_ENVIRONMENT.items():
+        if interpreters.get(family) == Path(sys.executable) and importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"steps of the image family {family!r} cannot run in this environment",
+                parameter=f"python.{family}",
+                allowed=f"an interpreter that has {module}",
+                received=sys.executable,
+                hint=f"run with --runner docker, or make a virtual environment with pipeparts[{family}]",
+            )
 
 
 def _every_interpreter(config: LocalConfig) -> dict[str, Path]:

@@ -44,7 +44,8 @@ def test_a_key_that_is_not_known(tmp_path: Path) -> None:
     assert caught.value.facts == {
         "parameter": "rot",
         "where": str(path),
-        "allowed": "cache, defaults, environment, open_report, parallel_steps, python, root, steps, stop_seconds",
+        "allowed": "cache, defaults, docker_network, docker_volumes, environment, open_report, parallel_steps, python, "
+        "root, runner, steps, stop_seconds",
         "received": "rot",
         "hint": "did you mean 'root'?",
     }
