@@ -23,7 +23,7 @@ MONITOR ?= configs/predict_batch/flights.yaml configs/monitor_and_retrain/flight
 MAIL_PORT ?= 8025
 
 .DEFAULT_GOAL := help
-.PHONY: help install run monitor test test-slow lint golden docs lock images images-test bench component clean
+.PHONY: help install run monitor test test-slow tfx-test lint golden docs lock images images-test bench component clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ test: install ## every test but the slow ones
 test-slow: install ## the slow tests: real services, whole pipelines, memory bounds
 	$(BIN)/python -m pytest -m slow $(PYTEST)
 
+tfx-test: install ## the tests of what needs TFX's libraries, in their image (ARGS= for pytest); first: make images FAMILY=tfx
+	$(BIN)/python -m tests.tfx_image $(ARGS)
+
 lint: install ## ruff, mypy, layers, that generated files are fresh, and that our pipelines run everywhere
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -81,6 +84,8 @@ lock: ## resolve the locked requirements anew from setup.py: the laptop's, and e
 	$(LOCK_IMAGE) --universal --python-version 3.11 -c $(LOCK) containers/registry/requirements.in -o containers/registry/requirements.txt
 	$(LOCK_IMAGE) --config-file containers/uv.toml --python-version 3.13 --python-platform x86_64-manylinux_2_40 \
 	  containers/tfx/requirements.in -o containers/tfx/requirements.txt
+	$(LOCK_IMAGE) --python-version 3.13 --python-platform x86_64-manylinux_2_40 -c $(LOCK) \
+	  tests/images/tfx-tests.in -o tests/images/tfx-tests.txt
 	@echo "now: make docs, for the hashes of what the images are made by"
 
 images: install ## build the images and write .pipeparts/images.yaml, for `pipeparts compile --images` (REGISTRY=, FAMILY=, BUILD_OPTIONS=)
