@@ -1,0 +1,1 @@
+"""A schema from statistics, by TensorFlow Data Validation."""

@@ -1,0 +1,1 @@
+"""Statistics against a schema, by TensorFlow Data Validation."""
