@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipeparts import catalog
+from tests import tfx_image
 from tests.monitoring_services import pushgateway
 
 #: What the example of `publish_metrics` names.
@@ -115,10 +116,16 @@ def run_compiled(
     folder.mkdir(parents=True)
     command = [*executor["command"], *executor["args"]]
     command = [json.dumps(executor_input) if part == "{{$}}" else part for part in command]
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "2", **(environment or {})}
+    if entry.family == "tfx" and not tfx_image.is_here():
+        if reason := tfx_image.why_not():
+            pytest.skip(reason)
+        # Its own inputs and outputs are all that it sees of this machine.
+        command = tfx_image.in_image(command, reads=inputs_at(inputs), writes=folder, environment=variables)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         command,
-        env={**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **(environment or {})},
+        env={**os.environ, "PATH": path, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -132,6 +139,11 @@ def run_compiled(
     for name, port in answer.get("artifacts", {}).items():
         artifacts[name] = {**artifacts[name], **port["artifacts"][0]}
     return ExampleRun(folder, artifacts, answer.get("parameterValues", {}).get("Output"), log)
+
+
+def inputs_at(inputs: dict[str, dict[str, Any]]) -> list[Path]:
+    """The folders that a step's input artifacts are in."""
+    return sorted({Path(artifact["uri"]).parent for artifact in inputs.values()})
 
 
 def _with_defaults(component: Any, parameters: dict[str, Any]) -> dict[str, Any]:

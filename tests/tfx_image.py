@@ -56,17 +56,23 @@ def why_not() -> str:
 
 
 def in_image(
-    command: Sequence[str], *, writes: Path | None = None, environment: dict[str, str] | None = None
+    command: Sequence[str],
+    *,
+    reads: Sequence[Path] = (),
+    writes: Path | None = None,
+    environment: dict[str, str] | None = None,
 ) -> list[str]:
     """A command as one that runs in the image, with this checkout's code and without a network.
 
     Args:
         command: What to run.
-        writes: The folder that it reads and writes, under the same path.
+        reads: Folders that it sees, under the same path.
+        writes: The folder that it writes to, under the same path.
         environment: Variables for it.
     """
     limits = ["--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec", "--cpus", "1", "--memory", "6g"]
     mounts = ["--volume", f"{ROOT}:/src:ro", "--workdir", "/src", "--user", f"{os.getuid()}:{os.getgid()}"]
+    mounts += [part for path in reads for part in ("--volume", f"{path}:{path}:ro")]
     if writes is not None:
         mounts += ["--volume", f"{writes}:{writes}"]
     variables = {"PYTHONPATH": f"/src:/src/{LIBRARIES.relative_to(ROOT)}", **(environment or {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,12 @@ _DISTANCES = {
     "NORMALIZED_ABSOLUTE_DIFFERENCE": "the normalized absolute difference",
 }
 _SHORT = {"L_INFTY": "l_infinity", "JENSEN_SHANNON_DIVERGENCE": "jensen_shannon"}
+_LIMITS = {
+    "INT_TYPE_SMALL_INT": ("int_domain", "min"),
+    "INT_TYPE_BIG_INT": ("int_domain", "max"),
+    "FLOAT_TYPE_SMALL_FLOAT": ("float_domain", "min"),
+    "FLOAT_TYPE_BIG_FLOAT": ("float_domain", "max"),
+}
 _EXTRA: tuple[Literal["forbid", "allow"], ...] = ("forbid", "allow")
 
 
@@ -78,23 +85,24 @@ def validate_statistics(
     whole = all_rows(statistics, where=str(statistics_path))
     schema = read_schema(schema_path)
     _require_environment(schema, environment)
-    others: dict[Kind, Any] = {}
-    for kind, path in (("drift", previous_statistics_path), ("skew", serving_statistics_path)):
-        if path is not None:
-            others[kind] = read_statistics(path)
-            all_rows(others[kind], where=str(path))
+    paths: dict[Kind, str | os.PathLike[str] | None] = {
+        "drift": previous_statistics_path,
+        "skew": serving_statistics_path,
+    }
+    others = {kind: read_statistics(path) for kind, path in paths.items() if path is not None}
+    for kind, other in others.items():
+        all_rows(other, where=str(paths[kind]))
     set_thresholds(schema, drift_thresholds, kind="drift", has_other="drift" in others)
     set_thresholds(schema, skew_thresholds, kind="skew", has_other="skew" in others)
     from tensorflow_data_validation.api.validation_api import validate_statistics as validate
 
     anomalies = validate(statistics, schema, environment or None, others.get("drift"), others.get("skew"))
-    checks = [*_anomalies(anomalies, extra_columns), *_distances(anomalies)]
+    checks = [*_anomalies(anomalies, schema, extra_columns), *_distances(anomalies)]
     failing = {check.name.partition(":")[2] for check in checks if not check.passed}
     checks += [_clean(name) for name in _expected(schema, environment) if name not in failing]
     verdict = Verdict(
         gate="validate_statistics_tfdv",
-        subject=f"{int(whole.num_examples):,} rows of {len(whole.features)} columns against {len(schema.feature)} in the schema"
-        + (f", environment {environment}" if environment else ""),
+        subject=_subject(whole, schema, environment),
         checks=tuple(checks),
     )
     write_anomalies(anomalies_path, anomalies)
@@ -116,14 +124,24 @@ def _require_environment(schema: Any, environment: str) -> None:
         )
 
 
-def _anomalies(anomalies: Any, extra_columns: str) -> Iterator[Check]:
+def _subject(whole: Any, schema: Any, environment: str) -> str:
+    data = f"{int(whole.num_examples):,} rows of {len(whole.features)} columns"
+    return f"{data} against {len(schema.feature)} in the schema" + (
+        f", environment {environment}" if environment else ""
+    )
+
+
+def _anomalies(anomalies: Any, schema: Any, extra_columns: str) -> Iterator[Check]:
     """A check for each reason that is not a measured distance."""
+    features = names(schema.feature)
     for name, info in sorted(anomalies.anomaly_info.items()):
         column = ".".join(info.path.step) or name
         for reason in info.reason or [info]:
             kind = _kind(info, reason)
-            if kind not in _MEASURED:
-                yield _check(f"{kind.lower()}:{column}", info, reason, extra=kind == _NEW_COLUMN, policy=extra_columns)
+            if kind in _MEASURED:
+                continue
+            check = _check(f"{kind.lower()}:{column}", info, reason, extra=kind == _NEW_COLUMN, policy=extra_columns)
+            yield _with_limit(check, kind, features.get(column))
     whole = anomalies.dataset_anomaly_info
     for reason in whole.reason:
         yield _check(f"{_kind(whole, reason).lower()}:dataset", whole, reason, extra=False, policy=extra_columns)
@@ -144,6 +162,16 @@ def _check(name: str, info: Any, reason: Any, *, extra: bool, policy: str) -> Ch
         return Check(name, True, None, None, f"{said} Extra columns are allowed.")
     is_warning = info.severity == info.WARNING
     return Check(name, is_warning, None, None, f"warning: {said}" if is_warning else said)
+
+
+def _with_limit(check: Check, kind: str, feature: Any) -> Check:
+    """Says the limit where TFDV says the value alone."""
+    if kind not in _LIMITS or feature is None:
+        return check
+    domain, bound = _LIMITS[kind]
+    limit = getattr(getattr(feature, domain), bound)
+    reason = f"{check.reason} The schema's {bound} is {format_value(limit)}."
+    return dataclasses.replace(check, threshold=limit, reason=reason)
 
 
 def _distances(anomalies: Any) -> Iterator[Check]:
