@@ -33,7 +33,7 @@ def compute_statistics_tfdv(
         weight_column: A column of numbers, 0 or more: how much a row counts in the weighted statistics.
         split: The split's name: TFX finds the statistics in a folder called after it.
         histogram_buckets: Buckets of the histograms of numbers, 2 to 1000.
-        top_values: How many of the most frequent texts are kept, 1 to 10000.
+        top_values: How many of the most frequent texts are kept, 1 to 1000.
         beam_options: Options of Beam, such as runner, project, region and temp_location; empty: without Beam.
         schema: A schema of TFDV, for which columns are categories.
 

@@ -24,6 +24,7 @@ from pipeparts.runtime.tfdv import ALL_ROWS, SPLIT_PREFIX, STATISTICS_FILE, read
 logger = logging.getLogger(__name__)
 
 _MOST_SLICES = 200
+_MOST_VALUES = 1000
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -87,7 +88,7 @@ def compute_statistics(
         num_histogram_buckets=int(histogram_buckets),
         num_quantiles_histogram_buckets=int(histogram_buckets),
         num_top_values=int(top_values),
-        num_rank_histogram_buckets=max(1000, int(top_values)),
+        num_rank_histogram_buckets=_MOST_VALUES,
         # The sketches keep memory bounded, here and on a runner elsewhere.
         use_sketch_based_topk_uniques=True,
         experimental_slice_functions=[slicing_util.get_feature_value_slicer(dict.fromkeys(group)) for group in sliced]
@@ -102,6 +103,7 @@ def compute_statistics(
         uri = str(table_path) if is_local(beam_options) else table_uri
         found = _by_beam(uri, names, wanted, options, runner=runner)
     _sort(found)
+    _drop_arbitrary_values(found)
     _require_few(len(found.datasets) - 1)
     write_statistics(statistics_path, found, split=split)
     build_page(found, source=table.info.source, weighted=bool(weight_column)).write(page_path)
@@ -125,7 +127,7 @@ def _check_numbers(split: str, histogram_buckets: int, top_values: int) -> None:
         )
     for name, value, least, most in (
         ("histogram_buckets", histogram_buckets, 2, 1000),
-        ("top_values", top_values, 1, 10_000),
+        ("top_values", top_values, 1, _MOST_VALUES),
     ):
         if not least <= value <= most:
             raise InputError("a number out of range", parameter=name, allowed=f"{least} to {most}", received=value)
@@ -289,3 +291,23 @@ def _sort(statistics: Any) -> None:
     copies = [type(dataset).FromString(dataset.SerializeToString()) for dataset in datasets]
     del statistics.datasets[:]
     statistics.datasets.extend(copies)
+
+
+def _drop_arbitrary_values(statistics: Any) -> None:
+    """Drops the rarest of the values kept, where there are more than are kept.
+
+    Which of the values of one frequency TFDV's sketch keeps depends on a hash that differs from process to process.
+    """
+    for dataset in statistics.datasets:
+        for feature in dataset.features:
+            if not feature.HasField("string_stats"):
+                continue
+            for stats in (feature.string_stats, feature.string_stats.weighted_string_stats):
+                buckets = stats.rank_histogram.buckets
+                if not buckets or feature.string_stats.unique <= len(buckets):
+                    continue
+                rarest = min(bucket.sample_count for bucket in buckets)
+                kept = sum(bucket.sample_count > rarest for bucket in buckets)
+                del buckets[kept:]
+                kept = sum(value.frequency > rarest for value in stats.top_values)
+                del stats.top_values[kept:]

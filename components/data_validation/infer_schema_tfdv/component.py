@@ -16,6 +16,7 @@ def infer_schema_tfdv(
     environments: Optional[list] = None,
     rules: Optional[dict] = None,
     given_schema: str = "",
+    given_schema_version: str = "",
 ) -> int:
     """Infers a schema of TensorFlow Data Validation from statistics, and lays rules over it.
 
@@ -32,7 +33,8 @@ def infer_schema_tfdv(
             of environments), and the thresholds drift_l_infinity, drift_jensen_shannon, skew_l_infinity and
             skew_jensen_shannon.
         given_schema: Address of a schema.pbtxt to take in place of the inferred one; the rules go over it all the same.
-            Where its content changes, give it a new name: the cache knows the address alone.
+        given_schema_version: The version of that file when the run was submitted. It makes the cache notice a file that
+            changed under the same name.
 
     Returns:
         schema: A folder as TFX's SchemaGen writes it: schema.pbtxt, which tfdv.load_schema_text reads.

@@ -1,0 +1,1 @@
+"""Validates data by TensorFlow Data Validation."""
