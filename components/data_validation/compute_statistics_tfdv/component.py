@@ -22,7 +22,8 @@ def compute_statistics_tfdv(
     """Computes the statistics of a table that TensorFlow Data Validation and TFX read.
 
     Without `beam_options` the table streams through the step itself, in bounded memory. With them a Beam pipeline
-    computes the same: on Dataflow, Flink or Spark for what one machine does not finish.
+    computes the same: on Dataflow, Flink or Spark for what one machine does not finish. Its workers need this package
+    with the extra `tfx` (`sdk_container_image` or `setup_file`), and the table's bucket.
 
     Args:
         table: The table. Dates and timestamps count as seconds since 1970 (UTC), decimals as fractions, and lists as

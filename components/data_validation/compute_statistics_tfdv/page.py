@@ -8,7 +8,7 @@ from typing import Any
 from pipeparts.runtime.pages import BLUE, Html, Page
 from pipeparts.runtime.verdict import format_value
 
-_WIDTH, _HEIGHT = 200, 36
+_WIDTH, _HEIGHT = 110, 30
 _MOST_FEATURES = 500
 _LABEL_LENGTH = 40
 
@@ -117,4 +117,4 @@ def _bars(bars: list[tuple[str, float]]) -> Html:
             f'<rect x="{place * step:.1f}" y="{_HEIGHT - height:.1f}" width="{max(step - 1, 0.5):.1f}" '
             f'height="{height:.1f}" fill="{BLUE}"><title>{title}</title></rect>'
         )
-    return Html(f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{"".join(drawn)}</svg>')
+    return Html(f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}">{"".join(drawn)}</svg>')

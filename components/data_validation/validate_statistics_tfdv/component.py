@@ -30,7 +30,8 @@ def validate_statistics_tfdv(
         environment: The schema's environment to validate in, such as SERVING; empty: every column counts.
         drift_thresholds: Column to its largest distance from the previous statistics, as a dictionary of
             jensen_shannon or l_infinity (categories alone), 0 to 1. The column "*" stands for all numbers and
-            categories of the schema. They go over those that the schema has.
+            categories of the schema; a column of times, which never stays as it was, gets {"jensen_shannon": 1} then.
+            They go over those that the schema has.
         skew_thresholds: The same, for the distance from the statistics of serving.
         extra_columns: Whether columns that the schema does not have are an anomaly: forbid or allow.
         previous_statistics: Statistics of earlier data, for drift.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from pipeparts.runtime.pages import Page
-from pipeparts.runtime.verdict import Verdict, format_value
+from pipeparts.runtime.pages import Html, Page
+from pipeparts.runtime.verdict import Check, Verdict, format_value
 
-_FOLD_ABOVE = 10
 _WORDS = {"drift": "with the previous statistics", "skew": "with the statistics of serving"}
 
 
@@ -33,21 +32,36 @@ def build_page(verdict: Verdict, *, schema_text: str, compared: Sequence[str]) -
         if compared
         else "Compared with the schema alone."
     )
-    page.heading("Anomalies")
-    if not verdict.failures:
-        page.text("None.")
-    for check in verdict.failures:
-        page.heading(check.name, level=3)
-        page.text(check.reason)
     distances = [check for check in verdict.checks if check.value is not None]
+    others = [check for check in verdict.failures if check.value is None]
+    page.heading("Anomalies")
+    if others:
+        page.table(
+            [[*_parts(check), check.reason] for check in others], columns=["column", "anomaly", "what was found"]
+        )
+    else:
+        page.text("None.")
     if distances:
         page.heading("Drift and skew")
         page.table(
-            [[c.name, float(c.value), format_value(c.threshold), "within" if c.passed else "above"] for c in distances],
-            columns=["distance", "value", "threshold", "which is"],
+            [
+                [*_parts(check), float(check.value), format_value(check.threshold), _outcome(check)]
+                for check in sorted(distances, key=lambda check: check.passed)
+            ],
+            columns=["column", "distance", "value", "threshold", "outcome"],
         )
     page.heading("Every check")
-    page.verdict(verdict, fold_above=_FOLD_ABOVE)
+    page.verdict(verdict, fold_above=0)
     page.heading("The schema")
     page.html(f"<details><summary>as text</summary><pre>{html.escape(schema_text)}</pre></details>")
     return page
+
+
+def _parts(check: Check) -> tuple[str, str]:
+    """The column, and what was checked."""
+    kind, _, column = check.name.partition(":")
+    return column, kind
+
+
+def _outcome(check: Check) -> Html:
+    return Html('<span class="good">within</span>' if check.passed else '<span class="bad">above</span>')

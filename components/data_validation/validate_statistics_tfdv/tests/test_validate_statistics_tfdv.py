@@ -154,7 +154,8 @@ def test_a_planted_anomaly_is_found_and_said(
     assert {check.partition(":")[2] for check in failed(verdict)} == {column}, "and nothing else"
     assert words in next(check.reason for check in verdict.failures if check.name == name)
     assert list(tfdv.load_anomalies_text(str(tmp_path / "anomalies")).anomaly_info) == [column]
-    assert name in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert f"<td>{column}</td><td>{name.partition(':')[0]}</td>" in page
     assert f"**{name}**" in (tmp_path / "verdict.md").read_text()
 
 
