@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeparts import compiling
+from pipeparts import catalog, compiling
 
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "tests" / "images" / "tfx-tests.txt"
@@ -103,14 +103,21 @@ def test_files() -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs those tests, or the ones named, in the image."""
+    """Runs those tests in the image, and the contract tests of its components; or only the tests that are named."""
     if reason := why_not():
         sys.stderr.write(f"cannot test: it {reason}\n")
         return 2
     install()
-    options = ["-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    files = [] if any(part.partition("::")[0].endswith(".py") for part in arguments) else test_files()
-    return subprocess.run(in_image(["python3", *options, *files]), check=False).returncode
+    named = any(part.partition("::")[0].endswith(".py") for part in arguments)
+    files = [] if named else test_files()
+    tests = ["python3", "-m", "pytest", "-p", "no:cacheprovider", *arguments, *files]
+    failed = subprocess.run(in_image(tests), check=False).returncode
+    if named or failed:
+        return failed
+    # These start the containers themselves: what the components read is made here.
+    components = " or ".join(entry.name for entry in catalog.components() if entry.family == "tfx")
+    contract = [sys.executable, "-m", "pytest", *arguments, "tests/contract", "-k", components]
+    return subprocess.run(contract, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 _MOST_SLICES = 200
 _MOST_VALUES = 1000
+#: The sketch of the most frequent values holds as many; with more, a count may be too high by a share of 1 in as many.
+_SKETCH_VALUES = 32_768
+#: As TFDV's own default: more different values than these are estimated.
+_UNIQUE_BUCKETS = 16_384
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -85,15 +89,11 @@ def compute_statistics(
     wanted = StatsOptions(
         schema=_schema(schema_path, truth_columns(table.schema, names)),
         weight_feature=weight_column or None,
-        num_histogram_buckets=int(histogram_buckets),
-        num_quantiles_histogram_buckets=int(histogram_buckets),
-        num_top_values=int(top_values),
-        num_rank_histogram_buckets=_MOST_VALUES,
-        # The sketches keep memory bounded, here and on a runner elsewhere.
-        use_sketch_based_topk_uniques=True,
         experimental_slice_functions=[slicing_util.get_feature_value_slicer(dict.fromkeys(group)) for group in sliced]
         or None,
+        add_default_generators=False,
     )
+    wanted.generators = _generators(wanted, histogram_buckets=int(histogram_buckets), top_values=int(top_values))
     if options is None:
         logger.info("%s rows, %s columns: computed in this step, without Beam", f"{table.rows:,}", len(names))
         found = _in_this_step(table, names, wanted)
@@ -202,6 +202,26 @@ def _schema(path: str | os.PathLike[str] | None, truths: Sequence[str]) -> Any:
     return schema if schema.feature else None
 
 
+def _generators(options: Any, *, histogram_buckets: int, top_values: int) -> list[Any]:
+    """TFDV's own default generators, with room for more values: up to `_SKETCH_VALUES` counts are exact."""
+    from tensorflow_data_validation.statistics.generators import basic_stats_generator as basic
+    from tensorflow_data_validation.statistics.generators import top_k_uniques_sketch_stats_generator as top_k
+
+    common = {"schema": options.schema, "example_weight_map": options.example_weight_map}
+    return [
+        basic.BasicStatsGenerator(
+            num_histogram_buckets=histogram_buckets, num_quantiles_histogram_buckets=histogram_buckets, **common
+        ),
+        top_k.TopKUniquesSketchStatsGenerator(
+            num_top_values=top_values,
+            num_rank_histogram_buckets=_MOST_VALUES,
+            num_misragries_buckets=_SKETCH_VALUES,
+            num_kmv_buckets=_UNIQUE_BUCKETS,
+            **common,
+        ),
+    ]
+
+
 def _in_this_step(table: Table, names: list[str], options: Any) -> Any:
     """Streams the table through TFDV's own generators, one set of accumulators for each slice."""
     from tensorflow_data_validation.statistics import stats_impl
@@ -294,20 +314,24 @@ def _sort(statistics: Any) -> None:
 
 
 def _drop_arbitrary_values(statistics: Any) -> None:
-    """Drops the rarest of the values kept, where there are more than are kept.
+    """Drops the values of a column with too many, as far as nobody can tell that they are the frequent ones.
 
-    Which of the values of one frequency TFDV's sketch keeps depends on a hash that differs from process to process.
+    The sketch says a count that is up to an N-th of all counts too high, and which of the rare values it keeps depends
+    on a hash that differs from process to process.
     """
     for dataset in statistics.datasets:
         for feature in dataset.features:
-            if not feature.HasField("string_stats"):
+            # The number of different values is an estimate, too.
+            if not feature.HasField("string_stats") or feature.string_stats.unique < 0.9 * _SKETCH_VALUES:
                 continue
-            for stats in (feature.string_stats, feature.string_stats.weighted_string_stats):
-                buckets = stats.rank_histogram.buckets
-                if not buckets or feature.string_stats.unique <= len(buckets):
-                    continue
-                rarest = min(bucket.sample_count for bucket in buckets)
-                kept = sum(bucket.sample_count > rarest for bucket in buckets)
-                del buckets[kept:]
-                kept = sum(value.frequency > rarest for value in stats.top_values)
+            found = feature.string_stats
+            common = found.common_stats
+            for stats, total in (
+                (found, common.tot_num_values),
+                (found.weighted_string_stats, common.weighted_common_stats.tot_num_values),
+            ):
+                doubtful = 2 * total / _SKETCH_VALUES
+                kept = sum(bucket.sample_count > doubtful for bucket in stats.rank_histogram.buckets)
+                del stats.rank_histogram.buckets[kept:]
+                kept = sum(value.frequency > doubtful for value in stats.top_values)
                 del stats.top_values[kept:]

@@ -5,18 +5,20 @@ import decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeparts.components.data_validation.compute_statistics_tfdv import logic
 from pipeparts.runtime.errors import ContractError, DataError, InputError
 from pipeparts.runtime.files import write_text
-from pipeparts.runtime.tables import write_table
+from pipeparts.runtime.tables import TableWriter, write_table
 from pipeparts.runtime.tfdv import read_statistics
 
 pytestmark = pytest.mark.tfx
 
 ROWS = 3000
+KEYED = pa.schema({"key": pa.string(), "number": pa.float64()})
 
 
 def small() -> pa.Table:
@@ -107,6 +109,49 @@ def test_batches_of_one_table_count_once_each(tmp_path: Path) -> None:
     many = pa.concat_tables([small()] * 30)  # more than one batch
     statistics, _, _ = compute(tmp_path, many, slices=["carrier"])
     assert [dataset.num_examples for dataset in statistics.datasets] == [ROWS * 30] + [1000 * 30] * 3
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    import resource
+
+    def peak_mb() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def rows(batches: int) -> Path:
+        keys = np.arange(131_072)
+        with TableWriter(tmp_path / f"{batches}", KEYED, source="a test", fingerprint=False) as writer:
+            for place in range(batches):
+                numbers = keys + place * len(keys)
+                writer.write(pa.table({"key": [f"K{n}" for n in numbers], "number": numbers * 0.5}, KEYED))
+        return tmp_path / f"{batches}"
+
+    compute(tmp_path, rows(2), "few")
+    few = peak_mb()
+    statistics, found, _ = compute(tmp_path, rows(16), "many")
+    assert found["rows"] == 16 * 131_072
+    # Two million keys that are all different would be some 200 MB as they are.
+    assert peak_mb() - few < 100
+    unique = features(statistics.datasets[0])["key"].string_stats.unique
+    assert unique == pytest.approx(16 * 131_072, rel=0.05)
+
+
+def test_counts_of_thousands_of_values_are_exact(tmp_path: Path) -> None:
+    names = ["often"] * 500 + [f"twice-{number}" for number in range(2000)] * 2 + [f"once-{n}" for n in range(9000)]
+    statistics, _, _ = compute(tmp_path, pa.table({"name": names}), top_values=3)
+    found = features(statistics.datasets[0])["name"].string_stats
+    assert [value.frequency for value in found.top_values] == [500, 2, 2]
+    assert {bucket.sample_count for bucket in found.rank_histogram.buckets} == {500, 2}
+    assert (len(found.rank_histogram.buckets), found.unique) == (1000, 11_001)
+
+
+def test_values_that_are_kept_by_chance_are_left_out(tmp_path: Path) -> None:
+    names = ["often"] * 5000 + [f"once-{number}" for number in range(100_000)]
+    statistics, _, _ = compute(tmp_path, pa.table({"name": names}))
+    found = features(statistics.datasets[0])["name"].string_stats
+    assert [value.value for value in found.top_values] == ["often"]
+    assert found.top_values[0].frequency == pytest.approx(5000, abs=105_000 / 32_768)
+    assert [bucket.label for bucket in found.rank_histogram.buckets] == ["often"]
+    assert found.unique == pytest.approx(100_001, rel=0.05)
 
 
 def test_beam_gives_what_the_step_gives(tmp_path: Path) -> None:
