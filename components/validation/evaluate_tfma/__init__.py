@@ -1,0 +1,1 @@
+"""`evaluate_tfma`: measures predictions by TensorFlow Model Analysis, against thresholds and a baseline."""
