@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeparts.runtime.errors import ContractError, InputError, suggest
 from pipeparts.runtime.files import read_json, whole_folder, write_json
-from pipeparts.runtime.hashing import Fingerprint
+from pipeparts.runtime.hashing import Fingerprint, Hashes
 
 FORMAT = "pipeparts.table/1"
 INFO_FILE = "_table.json"
@@ -147,25 +147,33 @@ class TableWriter:
         self._folder = self._appearing.__enter__()
         return self
 
-    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+    def write(self, rows: pa.RecordBatch | pa.Table, *, hashes: Hashes | None = None) -> None:
         """Adds rows.
+
+        Args:
+            rows: The rows; a column of text may come as a dictionary, and is written as text.
+            hashes: Their `hashing.batch_hashes`, where these are known already.
 
         Raises:
             ContractError: Where their columns or types are not the table's.
         """
-        if not rows.schema.equals(self.schema, check_metadata=False):
+        if not rows.schema.equals(self.schema, check_metadata=False) and not _has_dictionaries_of(
+            rows.schema, self.schema
+        ):
             raise ContractError(
                 "rows with other columns than the table's",
                 where=str(self._final),
                 allowed=", ".join(f"{f.name}: {f.type}" for f in self.schema),
                 received=", ".join(f"{f.name}: {f.type}" for f in rows.schema),
             )
+        if self._fingerprint is not None and hashes is not None:
+            self._fingerprint.update_hashes(hashes)
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
             if batch.num_rows == 0:
                 continue
-            if self._fingerprint is not None:
+            if self._fingerprint is not None and hashes is None:
                 self._fingerprint.update(batch)
-            self._pending.append(batch)
+            self._pending.append(_decoded(batch, self.schema))
             self._pending_rows += batch.num_rows
             self.rows += batch.num_rows
             if self._pending_rows >= _ROW_GROUP_ROWS:
@@ -326,6 +334,23 @@ class Table:
         names = list(self.schema.names if columns is None else columns)
         schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches(self.batches(names), schema=schema)
+
+
+def _has_dictionaries_of(schema: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether these are the wanted columns, but that some are dictionaries of the wanted type."""
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types]
+    return bool(schema.names == wanted.names and kinds == wanted.types)
+
+
+def _decoded(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with a value for each row where it has a dictionary, and its table none."""
+    if batch.schema.equals(schema, check_metadata=False):
+        return batch
+    arrays = [
+        column if column.type == field.type else column.dictionary_decode()
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _encoded_texts(part: Path, names: Sequence[str]) -> list[str]:

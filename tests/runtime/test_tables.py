@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeparts.errors import ContractError, InputError
+from pipeparts.runtime.hashing import batch_hashes
 from pipeparts.runtime.tables import Table, TableWriter, arrow_type, type_name, write_table
 
 ROWS = pa.table({"key": [3, 1, 2], "name": ["a", None, "ü"], "x": [0.5, float("nan"), None]})
@@ -28,6 +29,26 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert table.rows == 3
     assert info.columns == {"key": "int64", "name": "string", "x": "float64"}
     assert table.read(["x", "key"]).column_names == ["x", "key"]
+
+
+def test_texts_that_come_as_dictionaries_are_written_as_texts(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", None, "b", "a"], "number": [1, 2, 3, 4]})
+    plain = write_table(tmp_path / "plain", table, source="test")
+    encoded = table.set_column(0, "text", table["text"].dictionary_encode())
+    with TableWriter(tmp_path / "encoded", table.schema, source="test") as writer:
+        writer.write(encoded.slice(0, 3))
+        writer.write(table.slice(3))
+    assert writer.info == plain
+    assert Table(tmp_path / "encoded").read().equals(table)
+
+
+def test_hashes_that_are_known_give_the_same_fingerprint(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", None, "b", "a"], "number": [1, 2, 3, 4]})
+    hashes = batch_hashes(table.to_batches()[0])
+    with TableWriter(tmp_path / "known", table.schema, source="test") as writer:
+        writer.write(table.slice(0, 3), hashes=hashes[:3])
+        writer.write(table.slice(3), hashes=hashes[3:])
+    assert writer.info == write_table(tmp_path / "plain", table, source="test")
 
 
 def test_an_empty_table_keeps_its_types(tmp_path: Path) -> None:
