@@ -32,8 +32,8 @@ def ours(folder: Path) -> None:
     transform = Transform.load(folder / "transform.json")
     names = list(transform.columns)
     writer = _Writer(folder / "features-ours.parquet")
-    for batch in Table(folder / "table").batches(names):
-        found = transform.apply({name: batch.column(place) for place, name in enumerate(names)})
+    for batch in Table(folder / "table").batches(names, dictionaries=True):
+        found = transform.apply(batch)
         writer.write(transform.numeric_names, found.numeric)
     writer.close()
 
@@ -50,7 +50,9 @@ class _Writer:
 
         columns = [pa.array(np.ascontiguousarray(rows[:, place], dtype=np.float32)) for place in range(rows.shape[1])]
         batch = pa.RecordBatch.from_arrays(columns, names=list(names))
-        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema)
+        # A dictionary of zeros and ones costs more than it saves.
+        numbers = list(names[: len(NUMBERS)])
+        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema, use_dictionary=numbers)
         self._writer.write_batch(batch)
 
     def close(self) -> None:
