@@ -27,12 +27,16 @@ ROOT = Path(__file__).parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class ExampleRun:
-    """What a component's example gave: each artifact (path, type, metadata), and the returned value."""
+    """What a component's example gave: each artifact (path, type, metadata), and the returned value.
+
+    `imported` are the top-level modules that its process had imported at its end, and those of its child processes.
+    """
 
     folder: Path
     artifacts: dict[str, dict[str, Any]]
     value: Any
     log: str
+    imported: frozenset[str]
 
 
 class Examples:
@@ -116,9 +120,10 @@ def run_compiled(
     command = [*executor["command"], *executor["args"]]
     command = [json.dumps(executor_input) if part == "{{$}}" else part for part in command]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    seen = {"PYTHONPATH": str(ROOT / "tests" / "imports_seen"), "IMPORTS_SEEN": str(folder)}
     result = subprocess.run(
         command,
-        env={**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **(environment or {})},
+        env={**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **seen, **(environment or {})},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -131,7 +136,8 @@ def run_compiled(
     artifacts = {name: port["artifacts"][0] for name, port in outputs.items()}
     for name, port in answer.get("artifacts", {}).items():
         artifacts[name] = {**artifacts[name], **port["artifacts"][0]}
-    return ExampleRun(folder, artifacts, answer.get("parameterValues", {}).get("Output"), log)
+    imported = frozenset(name for file in folder.glob("imports-*.txt") for name in file.read_text().split())
+    return ExampleRun(folder, artifacts, answer.get("parameterValues", {}).get("Output"), log, imported)
 
 
 def _with_defaults(component: Any, parameters: dict[str, Any]) -> dict[str, Any]:
