@@ -73,6 +73,8 @@ def measure(
     # Bytecode is compiled once, as an installed package's is.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
+    if contender.startswith("ours"):
+        environment["ARROW_DEFAULT_MEMORY_POOL"] = "jemalloc"  # as steps have it, in the images and here
     started = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
