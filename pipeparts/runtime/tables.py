@@ -38,6 +38,8 @@ _ZONED = re.compile(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]")
 
 _ROW_GROUP_ROWS = 131_072
 _TEXT_BYTES = 4
+#: A row group of more bytes, encoded, is not decoded as a whole.
+_WHOLE_GROUP_BYTES = 64 << 20
 
 
 def arrow_type(name: str, *, parameter: str = "columns") -> pa.DataType:
@@ -319,7 +321,7 @@ class Table:
                 # Not mapped and not read ahead: both would count as resident memory, by the size of a whole part.
                 encoded = _encoded_texts(part, names) if dictionaries else None
                 with pq.ParquetFile(part, memory_map=False, pre_buffer=False, read_dictionary=encoded) as file:
-                    for batch in file.iter_batches(batch_size=batch_rows, columns=names):
+                    for batch in _batches_of(file, names, batch_rows):
                         seen += batch.num_rows
                         yield batch.select(names) if batch.schema.names != names else batch
             except (pa.ArrowException, OSError) as error:
@@ -351,6 +353,16 @@ def _decoded(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for column, field in zip(batch.columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _batches_of(file: pq.ParquetFile, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a part file; none goes beyond a row group."""
+    for group in range(file.num_row_groups):
+        if file.metadata.row_group(group).total_byte_size > _WHOLE_GROUP_BYTES:
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=names)
+        else:
+            # A fifth cheaper than to decode it a batch at a time.
+            yield from file.read_row_group(group, columns=names).to_batches(max_chunksize=batch_rows)
 
 
 def _encoded_texts(part: Path, names: Sequence[str]) -> list[str]:
