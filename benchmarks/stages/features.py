@@ -50,9 +50,10 @@ class _Writer:
 
         columns = [pa.array(np.ascontiguousarray(rows[:, place], dtype=np.float32)) for place in range(rows.shape[1])]
         batch = pa.RecordBatch.from_arrays(columns, names=list(names))
-        # A dictionary of zeros and ones costs more than it saves.
+        # Dictionaries and extremes of zeros and ones cost more than they are worth.
         numbers = list(names[: len(NUMBERS)])
-        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema, use_dictionary=numbers)
+        options = {"use_dictionary": numbers, "write_statistics": numbers}
+        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema, **options)
         self._writer.write_batch(batch)
 
     def close(self) -> None:
