@@ -98,8 +98,14 @@ ROWS ?= 1000000
 STAGES ?= ingest profile validate features drift predict start
 ROUNDS ?= 3
 comma := ,
-bench: install ## measure each stage against what a user would pick instead (ROWS=, STAGES=, ROUNDS=)
+BENCH := .pipeparts/bench
+bench: install $(BENCH)/outside/.installed ## measure each stage against what a user would pick instead (ROWS=, STAGES=, ROUNDS=)
 	$(BIN)/python -m benchmarks --rows $(subst $(comma), ,$(ROWS)) --stages $(subst $(comma), ,$(STAGES)) --rounds $(ROUNDS)
+
+$(BENCH)/outside/.installed: benchmarks/requirements.txt | $(VENV)/.installed
+	$(UV) venv --quiet --clear --python $(PYTHON) $(BENCH)/outside
+	$(UV) pip install --quiet --compile-bytecode --python $(BENCH)/outside/bin/python -r benchmarks/requirements.txt
+	@touch $@
 
 component: install ## make a new component: make component NAME=stage/name
 	$(BIN)/python -m pipeparts.scaffold $(NAME)

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import as_dict, machine, measure, median, read_results, versions
+from benchmarks import outside
+from benchmarks.measuring import as_dict, machine, measure, measure_outside, median, read_results, versions
 
 STAGES = ("ingest", "profile", "validate", "features", "drift", "predict", "start")
 HERE = Path(__file__).parent
@@ -62,14 +63,18 @@ def _measure_all(given: argparse.Namespace, rows: int) -> None:
         stage = _stage(name)
         extra = [rows] if len(inspect.signature(stage.prepare).parameters) > 1 else []
         stage.prepare(folder, *extra)
-        contenders = [each for each in stage.CONTENDERS if each not in given.skip]
+        others = getattr(stage, "OUTSIDE", {}) if outside.python(given.folder).is_file() else {}
+        contenders = [each for each in (*stage.CONTENDERS, *others) if each not in given.skip]
         runs: dict[str, list[Any]] = {each: [] for each in contenders}
         for number in range(given.rounds):
             for each in contenders:
                 if runs[each] and (runs[each][-1].cut_off or runs[each][-1].failed):
                     continue  # it will not do better
                 limits = {"limit_seconds": given.limit_seconds, "limit_megabytes": given.limit_megabytes}
-                found = measure(name, each, folder, **limits)
+                if each in others:
+                    found = measure_outside(each, folder, rows, **limits)
+                else:
+                    found = measure(name, each, folder, **limits)
                 runs[each].append(found)
                 state = "cut off" if found.cut_off else found.failed or f"{found.megabytes:,.0f} MB"
                 sys.stderr.write(f"{name}, {rows:,} rows, round {number + 1}: {each}: {found.cpu:.2f} CPU s, {state}\n")
@@ -83,7 +88,11 @@ def _measure_all(given: argparse.Namespace, rows: int) -> None:
             "machine": machine(),
             "versions": versions(stage.PACKAGES),
             "contenders": {
-                each: {"what": stage.CONTENDERS[each][0], **as_dict(median(found))} for each, found in runs.items()
+                each: {
+                    "what": others[each] if each in others else stage.CONTENDERS[each][0],
+                    **as_dict(median(found)),
+                }
+                for each, found in runs.items()
             },
         }
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -10,7 +10,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks import outside
 
 _POLL_SECONDS = 0.01
 
@@ -25,6 +28,7 @@ class Measured:
         megabytes: The most memory that was resident.
         cut_off: Whether it was ended at the limit: the other figures are then what it had used by then.
         failed: The last line of its error; empty: none.
+        extrapolated_from: The rows that it was really run on, where it was not run on all.
     """
 
     cpu: float
@@ -32,9 +36,18 @@ class Measured:
     megabytes: float
     cut_off: bool = False
     failed: str = ""
+    extrapolated_from: int = 0
 
 
-def measure(stage: str, contender: str, folder: Path, *, limit_seconds: float, limit_megabytes: float) -> Measured:
+def measure(
+    stage: str,
+    contender: str,
+    folder: Path,
+    *,
+    limit_seconds: float,
+    limit_megabytes: float,
+    command: Sequence[str] | None = None,
+) -> Measured:
     """Runs a contender.
 
     Args:
@@ -43,11 +56,25 @@ def measure(stage: str, contender: str, folder: Path, *, limit_seconds: float, l
         folder: The data, as the stage has prepared it.
         limit_seconds: Wall seconds after which it is ended.
         limit_megabytes: Resident memory over which it is ended.
+        command: What runs it, where that is not the stage's function.
     """
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", "--run", stage, contender, "--folder", str(folder)]
+    command = command or [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks",
+        "--run",
+        stage,
+        contender,
+        "--folder",
+        str(folder),
+    ]
     # Bytecode is compiled once, as an installed package's is.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
+    if contender.startswith("ours"):
+        environment["ARROW_DEFAULT_MEMORY_POOL"] = "jemalloc"  # as steps have it, in the images and here
     started = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
@@ -72,12 +99,47 @@ def measure(stage: str, contender: str, folder: Path, *, limit_seconds: float, l
     return Measured(used.ru_utime + used.ru_stime, wall, peak, cut_off, failed)
 
 
+def measure_outside(
+    contender: str, folder: Path, rows: int, *, limit_seconds: float, limit_megabytes: float
+) -> Measured:
+    """Runs a contender of `benchmarks.outside` on a few rows and on a part of them, and reckons what all would cost.
+
+    Args:
+        contender: Its name there.
+        folder: The data.
+        rows: How many rows there are.
+        limit_seconds: As for `measure`.
+        limit_megabytes: As for `measure`.
+    """
+    found = []
+    for count in (outside.FEW, outside.PART):
+        command = [
+            str(outside.python(folder.parent)),
+            "-W",
+            "ignore",
+            outside.__file__,
+            contender,
+            str(folder),
+            str(count),
+        ]
+        limits = {"limit_seconds": limit_seconds, "limit_megabytes": limit_megabytes}
+        found.append(measure("", contender, folder, command=command, **limits))
+        if found[-1].cut_off or found[-1].failed:
+            return found[-1]
+    few, part = found
+    # Where a start of seconds hides what the rows cost, they cost nothing rather than less.
+    more = (rows - outside.FEW) / (outside.PART - outside.FEW)
+    cpu, wall = few.cpu + more * max(0.0, part.cpu - few.cpu), few.wall + more * max(0.0, part.wall - few.wall)
+    return Measured(cpu, wall, part.megabytes, extrapolated_from=outside.PART)
+
+
 def median(runs: list[Measured]) -> Measured:
     """The medians of a contender's runs; where one was cut off or failed, that one."""
     for run in runs:
         if run.cut_off or run.failed:
             return run
-    return Measured(*(statistics.median(getattr(run, name) for run in runs) for name in ("cpu", "wall", "megabytes")))
+    middle = (statistics.median(getattr(run, name) for run in runs) for name in ("cpu", "wall", "megabytes"))
+    return Measured(*middle, extrapolated_from=runs[0].extrapolated_from)
 
 
 def as_dict(measured: Measured) -> dict[str, object]:
@@ -88,6 +150,7 @@ def as_dict(measured: Measured) -> dict[str, object]:
         "megabytes": round(measured.megabytes),
         "cut_off": measured.cut_off,
         "failed": measured.failed,
+        "extrapolated_from": measured.extrapolated_from,
     }
 
 

@@ -28,12 +28,16 @@ ROOT = Path(__file__).parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class ExampleRun:
-    """What a component's example gave: each artifact (path, type, metadata), and the returned value."""
+    """What a component's example gave: each artifact (path, type, metadata), and the returned value.
+
+    `imported` are the top-level modules that its process had imported at its end, and those of its child processes.
+    """
 
     folder: Path
     artifacts: dict[str, dict[str, Any]]
     value: Any
     log: str
+    imported: frozenset[str]
 
 
 class Examples:
@@ -123,9 +127,10 @@ def run_compiled(
         # Its own inputs and outputs are all that it sees of this machine.
         command = tfx_image.in_image(command, reads=inputs_at(inputs), writes=folder, environment=variables)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    seen = {"PYTHONPATH": str(ROOT / "tests" / "imports_seen"), "IMPORTS_SEEN": str(folder)}
     result = subprocess.run(
         command,
-        env={**os.environ, "PATH": path, **variables},
+        env={**os.environ, "PATH": path, **seen, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,7 +143,8 @@ def run_compiled(
     artifacts = {name: port["artifacts"][0] for name, port in outputs.items()}
     for name, port in answer.get("artifacts", {}).items():
         artifacts[name] = {**artifacts[name], **port["artifacts"][0]}
-    return ExampleRun(folder, artifacts, answer.get("parameterValues", {}).get("Output"), log)
+    imported = frozenset(name for file in folder.glob("imports-*.txt") for name in file.read_text().split())
+    return ExampleRun(folder, artifacts, answer.get("parameterValues", {}).get("Output"), log, imported)
 
 
 def inputs_at(inputs: dict[str, dict[str, Any]]) -> list[Path]:

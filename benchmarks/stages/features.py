@@ -32,8 +32,8 @@ def ours(folder: Path) -> None:
     transform = Transform.load(folder / "transform.json")
     names = list(transform.columns)
     writer = _Writer(folder / "features-ours.parquet")
-    for batch in Table(folder / "table").batches(names):
-        found = transform.apply({name: batch.column(place) for place, name in enumerate(names)})
+    for batch in Table(folder / "table").batches(names, dictionaries=True):
+        found = transform.apply(batch)
         writer.write(transform.numeric_names, found.numeric)
     writer.close()
 
@@ -50,7 +50,10 @@ class _Writer:
 
         columns = [pa.array(np.ascontiguousarray(rows[:, place], dtype=np.float32)) for place in range(rows.shape[1])]
         batch = pa.RecordBatch.from_arrays(columns, names=list(names))
-        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema)
+        # Dictionaries and extremes of zeros and ones cost more than they are worth.
+        numbers = list(names[: len(NUMBERS)])
+        options = {"use_dictionary": numbers, "write_statistics": numbers}
+        self._writer = self._writer or pq.ParquetWriter(self._path, batch.schema, **options)
         self._writer.write_batch(batch)
 
     def close(self) -> None:

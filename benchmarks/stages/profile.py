@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import outside
 from benchmarks.data import TYPES
 
 TITLE = "A profile: counts, missing, moments, quantiles, top values of every column"
@@ -90,3 +91,4 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "pandas": ("pandas: describe, and top values", pandas),
     "floor_pass": ("reading the table", floor_pass),
 }
+OUTSIDE = outside.PROFILE

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeparts.runtime.errors import ContractError, InputError, suggest
 from pipeparts.runtime.files import read_json, whole_folder, write_json
-from pipeparts.runtime.hashing import Fingerprint
+from pipeparts.runtime.hashing import Fingerprint, Hashes
 
 FORMAT = "pipeparts.table/1"
 INFO_FILE = "_table.json"
@@ -38,6 +38,8 @@ _ZONED = re.compile(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]")
 
 _ROW_GROUP_ROWS = 131_072
 _TEXT_BYTES = 4
+#: A row group of more bytes, encoded, is not decoded as a whole.
+_WHOLE_GROUP_BYTES = 64 << 20
 
 
 def arrow_type(name: str, *, parameter: str = "columns") -> pa.DataType:
@@ -147,25 +149,33 @@ class TableWriter:
         self._folder = self._appearing.__enter__()
         return self
 
-    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+    def write(self, rows: pa.RecordBatch | pa.Table, *, hashes: Hashes | None = None) -> None:
         """Adds rows.
+
+        Args:
+            rows: The rows; a column of text may come as a dictionary, and is written as text.
+            hashes: Their `hashing.batch_hashes`, where these are known already.
 
         Raises:
             ContractError: Where their columns or types are not the table's.
         """
-        if not rows.schema.equals(self.schema, check_metadata=False):
+        if not rows.schema.equals(self.schema, check_metadata=False) and not _has_dictionaries_of(
+            rows.schema, self.schema
+        ):
             raise ContractError(
                 "rows with other columns than the table's",
                 where=str(self._final),
                 allowed=", ".join(f"{f.name}: {f.type}" for f in self.schema),
                 received=", ".join(f"{f.name}: {f.type}" for f in rows.schema),
             )
+        if self._fingerprint is not None and hashes is not None:
+            self._fingerprint.update_hashes(hashes)
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
             if batch.num_rows == 0:
                 continue
-            if self._fingerprint is not None:
+            if self._fingerprint is not None and hashes is None:
                 self._fingerprint.update(batch)
-            self._pending.append(batch)
+            self._pending.append(_decoded(batch, self.schema))
             self._pending_rows += batch.num_rows
             self.rows += batch.num_rows
             if self._pending_rows >= _ROW_GROUP_ROWS:
@@ -311,7 +321,7 @@ class Table:
                 # Not mapped and not read ahead: both would count as resident memory, by the size of a whole part.
                 encoded = _encoded_texts(part, names) if dictionaries else None
                 with pq.ParquetFile(part, memory_map=False, pre_buffer=False, read_dictionary=encoded) as file:
-                    for batch in file.iter_batches(batch_size=batch_rows, columns=names):
+                    for batch in _batches_of(file, names, batch_rows):
                         seen += batch.num_rows
                         yield batch.select(names) if batch.schema.names != names else batch
             except (pa.ArrowException, OSError) as error:
@@ -326,6 +336,33 @@ class Table:
         names = list(self.schema.names if columns is None else columns)
         schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches(self.batches(names), schema=schema)
+
+
+def _has_dictionaries_of(schema: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether these are the wanted columns, but that some are dictionaries of the wanted type."""
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types]
+    return bool(schema.names == wanted.names and kinds == wanted.types)
+
+
+def _decoded(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with a value for each row where it has a dictionary, and its table none."""
+    if batch.schema.equals(schema, check_metadata=False):
+        return batch
+    arrays = [
+        column if column.type == field.type else column.dictionary_decode()
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _batches_of(file: pq.ParquetFile, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a part file; none goes beyond a row group."""
+    for group in range(file.num_row_groups):
+        if file.metadata.row_group(group).total_byte_size > _WHOLE_GROUP_BYTES:
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=names)
+        else:
+            # A fifth cheaper than to decode it a batch at a time.
+            yield from file.read_row_group(group, columns=names).to_batches(max_chunksize=batch_rows)
 
 
 def _encoded_texts(part: Path, names: Sequence[str]) -> list[str]:

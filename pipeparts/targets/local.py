@@ -303,6 +303,9 @@ def _defaults(spec: Spec) -> dict[str, Any]:
 def _environment(root: Path, config: LocalConfig, interpreters: Mapping[str, Path]) -> dict[str, str]:
     environment = dict(os.environ)
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if sys.platform == "linux":
+        # As in the images: of the batches that have gone through, it keeps a quarter less memory than Arrow's default.
+        environment.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     if not (environment.get("MLFLOW_TRACKING_URI") or config.environment.get("MLFLOW_TRACKING_URI")):
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
         # Without a server, MLflow puts its files into ./mlruns of wherever the command was started.

@@ -68,6 +68,30 @@ def test_every_type_hashes_the_same_by_value(values: pa.Array) -> None:
     assert len(set().union(*by_value.values())) == len(by_value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([None if i % 7 == 0 else i % 1_000 for i in range(40_000)], pa.int64()),
+        pa.array([i / 3 for i in range(40_000)]),
+        pa.array([None if i % 7 == 0 else f"text {i % 1_000}" for i in range(40_000)]),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_a_long_column_hashes_as_its_parts_do(values: pa.Array) -> None:
+    parts = [hash_array(values.slice(start, 777), 5) for start in range(0, len(values), 777)]
+    assert (np.concatenate(parts) == hash_array(values, 5)).all()
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=30), st.integers(0, 5))
+def test_a_dictionary_hashes_as_its_values_do(values: list[str | None], start: int) -> None:
+    plain = pa.array(values, pa.string())
+    assert hash_array(plain.dictionary_encode().slice(start)).tolist() == hash_array(plain.slice(start)).tolist()
+    # One that holds nulls, and what no row has.
+    indices = pa.array(range(len(values)), pa.int32())
+    odd = pa.DictionaryArray.from_arrays(indices, pa.concat_arrays([plain, pa.array(["more", None])]))
+    assert hash_array(odd.slice(start)).tolist() == hash_array(plain.slice(start)).tolist()
+
+
 def test_minus_zero_and_every_nan_are_one_value() -> None:
     hashes = hash_array(pa.array([0.0, -0.0, float("nan"), -float("nan")]))
     assert hashes[0] == hashes[1]

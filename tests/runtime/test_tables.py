@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeparts.errors import ContractError, InputError
+from pipeparts.runtime import tables
+from pipeparts.runtime.hashing import batch_hashes
 from pipeparts.runtime.tables import Table, TableWriter, arrow_type, type_name, write_table
 
 ROWS = pa.table({"key": [3, 1, 2], "name": ["a", None, "ü"], "x": [0.5, float("nan"), None]})
@@ -28,6 +30,38 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert table.rows == 3
     assert info.columns == {"key": "int64", "name": "string", "x": "float64"}
     assert table.read(["x", "key"]).column_names == ["x", "key"]
+
+
+def test_texts_that_come_as_dictionaries_are_written_as_texts(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", None, "b", "a"], "number": [1, 2, 3, 4]})
+    plain = write_table(tmp_path / "plain", table, source="test")
+    encoded = table.set_column(0, "text", table["text"].dictionary_encode())
+    with TableWriter(tmp_path / "encoded", table.schema, source="test") as writer:
+        writer.write(encoded.slice(0, 3))
+        writer.write(table.slice(3))
+    assert writer.info == plain
+    assert Table(tmp_path / "encoded").read().equals(table)
+
+
+def test_hashes_that_are_known_give_the_same_fingerprint(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", None, "b", "a"], "number": [1, 2, 3, 4]})
+    hashes = batch_hashes(table.to_batches()[0])
+    with TableWriter(tmp_path / "known", table.schema, source="test") as writer:
+        writer.write(table.slice(0, 3), hashes=hashes[:3])
+        writer.write(table.slice(3), hashes=hashes[3:])
+    assert writer.info == write_table(tmp_path / "plain", table, source="test")
+
+
+@pytest.mark.parametrize("whole_group_bytes", [0, 1 << 30])
+def test_batches_are_bounded_and_in_order_however_a_group_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_group_bytes: int
+) -> None:
+    monkeypatch.setattr(tables, "_WHOLE_GROUP_BYTES", whole_group_bytes)
+    table = pa.table({"text": [f"text {i % 9}" for i in range(300_000)], "number": range(300_000)})
+    write_table(tmp_path / "table", table, source="test")
+    batches = list(Table(tmp_path / "table").batches(["number", "text"], batch_rows=50_000))
+    assert max(batch.num_rows for batch in batches) <= 50_000
+    assert pa.Table.from_batches(batches).equals(table.select(["number", "text"]))
 
 
 def test_an_empty_table_keeps_its_types(tmp_path: Path) -> None:

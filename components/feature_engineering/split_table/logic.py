@@ -19,7 +19,7 @@ from pipeparts.components.feature_engineering.split_table.keys import KeyHash
 from pipeparts.components.feature_engineering.split_table.strata import StratifiedRule
 from pipeparts.components.feature_engineering.split_table.times import TimeRule
 from pipeparts.runtime.errors import DataError, InputError, suggest
-from pipeparts.runtime.hashing import hash_fractions
+from pipeparts.runtime.hashing import batch_hashes, hash_fractions
 from pipeparts.runtime.tables import Table, TableInfo, TableWriter
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ METHODS = ("hash", "time", "stratified")
 SPLITS = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
-_BATCH_ROWS = 131_072
+_BATCH_ROWS = 65_536
 _PROGRESS_ROWS = 5_000_000
 
 
@@ -194,13 +194,15 @@ def _make_rule(
 
 def _write(table: Table, rule: Rule, writers: list[TableWriter]) -> None:
     done = 0
-    for batch in table.batches(batch_rows=_BATCH_ROWS):
-        codes = rule.assign(batch)
+    for batch in table.batches(batch_rows=_BATCH_ROWS, dictionaries=True):
+        codes, hashes = rule.assign(batch), batch_hashes(batch)
         for code, writer in enumerate(writers):
             chosen = codes == code
             count = int(np.count_nonzero(chosen))
-            if count:
-                writer.write(batch if count == batch.num_rows else batch.filter(pa.array(chosen)))
+            if count == batch.num_rows:
+                writer.write(batch, hashes=hashes)
+            elif count:
+                writer.write(batch.filter(pa.array(chosen)), hashes=hashes[chosen])
         before, done = done, done + batch.num_rows
         if done // _PROGRESS_ROWS > before // _PROGRESS_ROWS:
             logger.info("split %s of %s rows", f"{done:,}", f"{table.rows:,}")

@@ -31,8 +31,11 @@ from pipeparts.runtime.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+#: Their text is not made first: it costs more than the number.
+_DIRECT = (pa.int64(), pa.float64())
 _OTHER_DELIMITERS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
 
 
@@ -77,7 +80,7 @@ class CsvReader(TextReader):
         if not self._quote or buffer.find(self._quote, start, end) < 0:
             return super().cut(end, last)
         data = np.frombuffer(buffer, np.uint8, end - start, start)
-        quotes, inner = self._find_quotes(data)
+        quotes, inner, begins, ends = self._find_quotes(data)
         if last:
             cut = end - start
             if len(quotes) % 2:
@@ -90,14 +93,18 @@ class CsvReader(TextReader):
             if at < 0:
                 return None, True
             cut = at + 1
-        quotes, inner = quotes[quotes < cut], inner[inner < cut]
+        inner = inner[inner < cut]
         # A quote in the middle of a value is a character like others, but not within quotes.
         literal = not (np.searchsorted(quotes, inner) % 2).any()
-        return start + cut, literal and self._well_quoted(data, quotes, cut)
+        # Well quoted: quotes stand only where values begin and end, or doubled inside.
+        count = int(np.searchsorted(quotes, cut))
+        return start + cut, literal and bool(begins[:count:2].all() and ends[1:count:2].all())
 
     def read_fast(self, block: bytes) -> bool:
         """Reads whole, well quoted rows with Arrow."""
-        batch = self._parse(block)
+        direct = self._direct_types()
+        batch = self._parse(block, direct) if direct else None
+        batch = self._parse(block) if batch is None else batch
         return batch is not None and self.sink.offer(Chunk(self._by_name(batch.columns), batch.num_rows))
 
     def read_exactly(self, end: int, last: bool) -> bool:
@@ -135,14 +142,20 @@ class CsvReader(TextReader):
             self.sink.offer(Chunk(self._by_name(columns), len(rows), lines=lines, text=text))
         return self.position > start
 
-    def _parse(self, block: bytes) -> pa.RecordBatch | None:
-        """Whole, well quoted rows as texts; None where Arrow does not read them as we do."""
+    def _direct_types(self) -> dict[str, pa.DataType]:
+        """The columns whose given type Arrow reads from the bytes as `kinds.convert` does from texts, or refuses."""
+        given = {name: self.sink.column(name).given for name in self.names}
+        return {name: kind for name, kind in given.items() if kind in _DIRECT}
+
+    def _parse(self, block: bytes, types: dict[str, pa.DataType] | None = None) -> pa.RecordBatch | None:
+        """Whole, well quoted rows as texts, but for these types; None where Arrow does not read them as we do."""
         if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
             return None
         read, parse, options = self._options
         read.block_size = len(block) + 1
         parse.newlines_in_values = bool(self._quote) and self._quote in block
         options.check_utf8 = not block.isascii()
+        options.column_types = dict.fromkeys(self.names, pa.string()) | (types or {})
         try:
             table = pa_csv.read_csv(pa.py_buffer(block), read, parse, options)
         except pa.ArrowInvalid as error:
@@ -209,19 +222,21 @@ class CsvReader(TextReader):
             at = found + 2
         return None
 
-    def _find_quotes(self, data: Bytes) -> tuple[Places, Places]:
-        """The quotes at a value's beginning or end, or beside another quote; and those in the middle of a value."""
-        quotes = np.flatnonzero(data == self._quote[0])
-        at_edge = (quotes == 0) | (quotes == len(data) - 1)
-        at_edge |= self._edges[data[quotes - 1]] | self._edges[data[np.minimum(quotes + 1, len(data) - 1)]]
-        return quotes[at_edge], quotes[~at_edge]
+    def _find_quotes(self, data: Bytes) -> tuple[Places, Places, _Mask, _Mask]:
+        """The quotes at a value's beginning or end, or beside another quote; and those in the middle of a value.
 
-    def _well_quoted(self, data: Bytes, quotes: Places, cut: int) -> bool:
-        """Whether quotes stand only where values begin and end, or doubled inside."""
-        opening, closing = quotes[0::2], quotes[1::2]
-        opening = opening[opening > 0]
-        closing = closing[closing + 1 < cut]
-        return bool(self._edges[data[opening - 1]].all() and self._edges[data[closing + 1]].all())
+        Returns:
+            The places of both, and of each of the former whether a value can begin there, and whether one can end.
+        """
+        quotes = np.flatnonzero(data == self._quote[0])
+        begins = self._edges[data[quotes - 1]]
+        ends = self._edges[data[np.minimum(quotes + 1, len(data) - 1)]]
+        begins[:1] |= quotes[:1] == 0
+        ends[-1:] |= quotes[-1:] == len(data) - 1
+        at_edge = begins | ends
+        if at_edge.all():
+            return quotes, quotes[:0], begins, ends
+        return quotes[at_edge], quotes[~at_edge], begins[at_edge], ends[at_edge]
 
     def _read_names(self) -> list[str]:
         if self._dialect.header is False:
@@ -305,12 +320,8 @@ class CsvReader(TextReader):
         return (
             pa_csv.ReadOptions(column_names=self.names, use_threads=False),
             pa_csv.ParseOptions(delimiter=self._dialect.delimiter, quote_char=self._dialect.quote or False),
-            # Everything as text: the types are found, or held to, value by value.
-            pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(self.names, pa.string()),
-                null_values=list(self._dialect.null_values),
-                strings_can_be_null=True,
-            ),
+            # Nearly everything as text: the types are found, or held to, value by value.
+            pa_csv.ConvertOptions(null_values=list(self._dialect.null_values), strings_can_be_null=True),
         )
 
 

@@ -148,6 +148,11 @@ class Transform:
                     [self.columns[name] for name in feature.columns],
                 )  # fmt: skip
                 for output in outputs.numeric:
+                    if isinstance(output, _OneHot):
+                        # Only where it is 1: the rest is 0 already.
+                        numeric[numeric_place + output.ids, np.arange(count)] = 1.0
+                        numeric_place += output.size
+                        continue
                     numeric[numeric_place] = output
                     numeric_place += 1
                 for output in outputs.ids:
@@ -205,6 +210,13 @@ class _Raw(NamedTuple):
         return len(self.value.codes) if isinstance(self.value, Strings) else len(self.value)
 
 
+class _OneHot(NamedTuple):
+    """As many features as there are ids: each is 1 in the rows that have its id, and 0 in the others."""
+
+    ids: npt.NDArray[np.int64]
+    size: int
+
+
 class Numpy:
     """The operations of the formulas, in numpy."""
 
@@ -233,9 +245,7 @@ class Numpy:
 
     @staticmethod
     def one_hot(ids: Any, size: int) -> list[Any]:
-        columns = np.zeros((size, len(ids)), dtype=np.float32)
-        columns[ids, np.arange(len(ids))] = 1.0
-        return list(columns)
+        return [_OneHot(ids, size)]
 
     @staticmethod
     def category(feature: Category, raw: Sequence[Any], types: Sequence[str]) -> Any:

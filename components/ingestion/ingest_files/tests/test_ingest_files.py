@@ -19,9 +19,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeparts.components.ingestion.ingest_files import csv_rows, json_rows, logic, text_rows
+from pipeparts.components.ingestion.ingest_files import csv_rows, json_rows, kinds, logic, text_rows
 from pipeparts.components.ingestion.ingest_files.logic import ingest_files
-from pipeparts.runtime.tables import Table
+from pipeparts.runtime.tables import Table, arrow_type
 
 FLIGHTS = "tests/data/flights.csv"
 UTC = datetime.UTC
@@ -150,6 +150,24 @@ def test_a_late_value_changes_the_type_of_the_whole_column(tmp_path, monkeypatch
     assert found == kind
     if kind == "string":
         assert values == [value or None for value in [early] * 5_000 + [late] + [early] * 500]
+
+
+ODD_NUMBERS = [
+    "5", " 5", "5\t", "+5", "-5", "-0", "007", "0x1f", "-0x1", "5.0", "1e3", " ", "nan", "inf", "+inf", "Infinity",
+    "1_0", "9223372036854775807", "9223372036854775808", "0xFFFFFFFFFFFFFFFF", "1e400", "4.9e-324", ".5", "5.", "1,5",
+    "--5", "5e", "0x1p3", "1d5", "true", "\u0661", "5\u00a0", "\u20035", "nan(1)", "123456789012345678901234567890",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+@pytest.mark.parametrize("text", ODD_NUMBERS)
+def test_a_number_read_from_the_bytes_is_the_one_that_its_text_gives(tmp_path, kind, text):
+    expected, misfits = kinds.convert(pa.array([text, "1"]), arrow_type(kind))
+    table, bad, _ = ingest(
+        tmp_path, write(tmp_path / "in.csv", f'x\n"{text}"\n1\n'), columns={"x": kind}, max_bad_rows=1
+    )
+    assert len(bad) == (0 if misfits is None else 1)
+    assert repr(table["x"].to_pylist()) == repr(expected.to_pylist()[len(bad) :])
 
 
 def test_given_types_win_and_the_rest_is_found(tmp_path):

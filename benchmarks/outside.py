@@ -1,0 +1,40 @@
+"""Contenders that our lock cannot hold: run by the interpreter of an environment of their own, without pipeparts.
+
+They take too long for all rows, and hold them all in memory: each is run on a few rows and on a part of them, and what
+all would cost is extrapolated from the two.
+"""
+
+import sys
+from pathlib import Path
+
+#: Name to what it is in words.
+PROFILE = {
+    "whylogs": "whylogs",
+    "ydata_profiling": "ydata-profiling, minimal, with its page",
+}
+FEW, PART = 1_000, 201_000
+
+
+def python(folder: Path) -> Path:
+    """The interpreter of their environment, made by `make bench` in the folder of the benchmarks."""
+    return folder / "outside" / "bin" / "python"
+
+
+def main(name: str, folder: Path, rows: int) -> None:
+    """Profiles the first rows of the table."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(folder / "table" / "part-00000.parquet") as file:
+        frame = next(file.iter_batches(batch_size=rows)).to_pandas()
+    if name == "whylogs":
+        import whylogs  # type: ignore[import-not-found]
+
+        whylogs.log(frame).view().to_pandas()
+    else:
+        from ydata_profiling import ProfileReport  # type: ignore[import-not-found]
+
+        ProfileReport(frame, minimal=True, progress_bar=False).to_file(folder / "ydata-profiling.html")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
