@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeparts.components.feature_engineering.fit_features.declared import parse_features
+from pipeparts.runtime.feature_fitting.declared import parse_features
 from pipeparts.components.feature_engineering.fit_features.logic import learn
 from pipeparts.runtime import serving
 from pipeparts.runtime.serving import times

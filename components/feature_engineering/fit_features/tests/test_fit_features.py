@@ -14,11 +14,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeparts.components.feature_engineering.fit_features import fitting, logic
-from pipeparts.components.feature_engineering.fit_features.declared import parse_features
-from pipeparts.components.feature_engineering.fit_features.fitting import Moments, Sample
-from pipeparts.components.feature_engineering.fit_features.sketch import QuantileSketch
+from pipeparts.components.feature_engineering.fit_features import logic
 from pipeparts.errors import ContractError, DataError, InputError
+from pipeparts.runtime.feature_fitting import fitting
+from pipeparts.runtime.feature_fitting.declared import parse_features
+from pipeparts.runtime.feature_fitting.fitting import Moments, Sample
+from pipeparts.runtime.feature_fitting.sketch import QuantileSketch
 from pipeparts.runtime.serving.transform import Transform, TransformError
 from pipeparts.runtime.tables import write_table
 
