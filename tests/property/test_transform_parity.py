@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeparts.runtime.feature_fitting.declared import parse_features
 from pipeparts.components.feature_engineering.fit_features.logic import learn
 from pipeparts.runtime import serving
+from pipeparts.runtime.feature_fitting.declared import parse_features
 from pipeparts.runtime.serving import times
 from pipeparts.runtime.serving.transform import Features, Transform
 from pipeparts.runtime.tables import TYPES

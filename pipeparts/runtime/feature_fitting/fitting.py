@@ -242,7 +242,7 @@ class CategoryFit:
     def update(self, raw: Sequence[Any]) -> None:
         """Learns from a batch."""
         for column, values in zip(self.columns, raw, strict=True):
-            _require_exact(column, values)
+            require_exact(column, values)
         if self._numbers:
             self._update_numbers(raw[0])
         else:
@@ -445,7 +445,7 @@ def finish_category(
     *,
     rows: int,
     missing: int,
-    distinct: int | None = None,
+    is_whole: bool = True,
 ) -> tuple[fitted.Category, dict[str, Any]]:
     """The fitted feature and its statistics.
 
@@ -456,7 +456,7 @@ def finish_category(
         counts: How often each value is: a number, or a text as UTF-8. Those below `min_count` may be left out.
         rows: All rows.
         missing: Those without a value.
-        distinct: How many values there are, where `counts` does not have all.
+        is_whole: Whether `counts` has all values.
     """
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = [item for item in order if item[1] >= wanted.min_count][: wanted.most_values]
@@ -472,7 +472,7 @@ def finish_category(
         "rows": rows,
         "missing": missing,
         "infinite": 0,
-        "distinct": None if wanted.hashed else len(order) if distinct is None else distinct,
+        "distinct": None if wanted.hashed or not is_whole else len(order),
         "vocabulary": len(kept),
         "coverage": sum(count for _, count in kept) / present if present and not wanted.hashed else None,
         "top": [[str(_shown(value)), count] for value, count in kept[:_TOP_SHOWN]],
@@ -645,7 +645,12 @@ def _inverse(span: float) -> float:
     return inverse if math.isfinite(inverse) else 0.0
 
 
-def _require_exact(column: str, values: Any) -> None:
+def require_exact(column: str, values: Any) -> None:
+    """Refuses a category of numbers that float64 cannot tell apart.
+
+    Raises:
+        DataError: Naming the first of them.
+    """
     if isinstance(values, Strings) or not len(values):
         return
     with np.errstate(invalid="ignore"):

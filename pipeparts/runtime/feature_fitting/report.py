@@ -32,6 +32,13 @@ def write_page(path: str | os.PathLike[str], transform: Transform, table: Table,
             "different ids": sum(transform.category_sizes),
         }
     )
+    add_features(page, transform)
+    page.html(f'<p class="subtitle">transform {transform.fingerprint}</p>')
+    page.write(path)
+
+
+def add_features(page: Page, transform: Transform) -> None:
+    """Adds to a page what each raw column becomes, vocabularies and distributions."""
     page.heading("What each raw column becomes")
     page.table(
         [_row(feature, transform) for feature in transform.features],
@@ -56,8 +63,6 @@ def write_page(path: str | os.PathLike[str], transform: Transform, table: Table,
         page.heading("Distributions")
         page.text("Numbers: the value, after clip and logarithm, by share of the rows. Categories: the most frequent.")
         page.plots(figures)
-    page.html(f'<p class="subtitle">transform {transform.fingerprint}</p>')
-    page.write(path)
 
 
 def _row(feature: fitted.Feature, transform: Transform) -> list[Any]:
@@ -79,7 +84,7 @@ def _how(feature: fitted.Feature, statistics: dict[str, Any]) -> str:
         more = f", ... ({len(feature.boundaries)} in all)" if len(feature.boundaries) > _NAMES_SHOWN else ""
         return f"buckets at {edges}{more}" if edges else "one bucket"
     if isinstance(feature, fitted.Category):
-        if statistics["distinct"] is None:
+        if _is_hashed(statistics):
             return f"{feature.buckets:,} ids by hash"
         others = "one id for all others" if feature.buckets == 1 else f"{feature.buckets:,} ids for the others, by hash"
         return f"{len(feature.vocabulary):,} values; {others}"
@@ -121,15 +126,19 @@ def _becomes(feature: fitted.Feature) -> str:
 def _category_row(feature: fitted.Category, statistics: dict[str, Any]) -> list[Any]:
     present = max(statistics["rows"] - statistics["missing"], 1)
     top = ", ".join(f"{_readable(value)} {count / present:.1%}" for value, count in statistics["top"][:5])
-    hashed = statistics["distinct"] is None
+    is_counted = statistics["distinct"] is not None
     return [
         feature.name,
-        "not counted" if hashed else format_value(statistics["distinct"]),
-        "none: hashed" if hashed else format_value(statistics["vocabulary"]),
+        format_value(statistics["distinct"]) if is_counted else "not counted",
+        "none: hashed" if _is_hashed(statistics) else format_value(statistics["vocabulary"]),
         "" if statistics["coverage"] is None else f"{statistics['coverage']:.2%}",
         f"{feature.id_columns[0].size:,}",
         top,
     ]
+
+
+def _is_hashed(statistics: dict[str, Any]) -> bool:
+    return statistics["distinct"] is None and statistics["coverage"] is None
 
 
 def _plot(feature: fitted.Feature, statistics: dict[str, Any]) -> Figure | None:

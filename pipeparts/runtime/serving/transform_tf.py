@@ -46,7 +46,7 @@ def apply_tf(transform: Transform, inputs: Mapping[str, Any]) -> tuple[Any, Any]
     ids: list[Any] = []
     for feature in transform.features:
         kinds = [transform.columns[name] for name in feature.columns]
-        outputs = feature.evaluate(_TENSORFLOW, [raw[name] for name in feature.columns], kinds)
+        outputs = feature.evaluate(TENSORFLOW, [raw[name] for name in feature.columns], kinds)
         numeric += [tf.cast(x, tf.float32) for x in outputs.numeric]
         ids += [tf.cast(x, tf.int32) for x in outputs.ids]
     count = tf.shape(next(iter(raw.values())))[0] if raw else 0
@@ -152,7 +152,7 @@ class _TensorFlow:
 
     @staticmethod
     def category(feature: Category, raw: Sequence[Any], types: Sequence[str]) -> Any:
-        text = _category_text(raw)
+        text = category_text(raw)
         if len(raw) == 1 and raw[0].dtype != tf.string and feature.vocabulary:
             found = _number_places(feature, raw[0])
         elif feature.vocabulary:
@@ -164,10 +164,11 @@ class _TensorFlow:
         return tf.where(tf.equal(text, ""), tf.constant(MISSING_ID, tf.int64), ids)
 
 
-_TENSORFLOW = _TensorFlow()
+TENSORFLOW = _TensorFlow()
 
 
-def _category_text(raw: Sequence[Any]) -> Any:
+def category_text(raw: Sequence[Any]) -> Any:
+    """The text of a category, as `transform.category_text` gives it."""
     parts = [part if part.dtype == tf.string else _number_text(part) for part in raw]
     if len(parts) == 1:
         return parts[0]

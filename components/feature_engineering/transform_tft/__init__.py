@@ -1,0 +1,1 @@
+"""Feature engineering by TensorFlow Transform."""
