@@ -93,6 +93,7 @@ images: install ## build the images and write .pipeparts/images.yaml, for `pipep
 
 images-test: install ## test the images of `make images`, and run pipelines in them: no network, no root, nothing to write to
 	PIPEPARTS_IMAGES_TEST=1 $(BIN)/python -m pytest -q tests/images
+	$(BIN)/python -m tests.tfx_image -q
 
 ROWS ?= 1000000
 STAGES ?= ingest profile validate features drift predict start

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeparts.runtime.errors import InputError, suggest
+from pipeparts.runtime.errors import InputError, PipepartsError, suggest
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -102,6 +102,25 @@ def pipeline_options(
         _check_dataflow(chosen, parameter)
     # Beam validates the rest when a job starts: that asks Google's services.
     return PipelineOptions.from_dictionary(chosen)
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Lets an error of ours out of a Beam pipeline as it was raised.
+
+    Beam raises another of the same type, without its facts; from a worker that is another process it gives text alone.
+    """
+    try:
+        yield
+    except Exception as error:
+        found: BaseException | None = error
+        own = None
+        while found is not None:
+            own = found if isinstance(found, PipepartsError) else own
+            found = found.__cause__ or found.__context__
+        if own is None or own is error:
+            raise
+        raise own from None
 
 
 def _check_dataflow(chosen: Mapping[str, Any], parameter: str) -> None:

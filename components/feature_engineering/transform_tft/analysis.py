@@ -262,7 +262,8 @@ class _Grid:
         self.values = np.concatenate([[least], np.clip(inner, least, greatest), [greatest]])
 
     def quantiles(self, ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.interp(ranks, np.linspace(0.0, 1.0, len(self.values)), self.values)
+        found: npt.NDArray[np.float64] = np.interp(ranks, np.linspace(0.0, 1.0, len(self.values)), self.values)
+        return found
 
 
 class _Found:
@@ -281,7 +282,7 @@ class _Found:
     def vector(self, key: str, part: str) -> npt.NDArray[np.float64]:
         """The numbers of one answer."""
         bits: npt.NDArray[np.int64] = self._vectors[f"{key}_{part}"].numpy()[0]
-        return np.asarray(bits.view(np.float64))
+        return np.asarray(bits.view(np.float64), dtype=np.float64)
 
     def vocabulary(self, key: str) -> Any:
         """Each text with its count, the most frequent first."""

@@ -23,6 +23,7 @@ from pipeparts.components.feature_engineering.transform_tft.graph import (
     transform_output,
 )
 from pipeparts.components.feature_engineering.transform_tft.places import Places
+from pipeparts.runtime.beam import own_errors
 from pipeparts.runtime.errors import DataError
 from pipeparts.runtime.files import whole_folder
 from pipeparts.runtime.tables import Table, TableInfo, TableWriter
@@ -72,7 +73,7 @@ def write_transformed(
     tf.io.gfile.makedirs(work)
     count = len(table.parts)
     jobs = [(place, f"{places.table}/{part.name}", count) for place, part in enumerate(table.parts)]
-    with beam.Pipeline(options=beam_options) as pipeline:
+    with own_errors(), beam.Pipeline(options=beam_options) as pipeline:
         _ = (
             pipeline
             | beam.Create(jobs)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeparts.components.feature_engineering.transform_tft.places import Places
+from pipeparts.runtime.beam import own_errors
 from pipeparts.runtime.errors import ContractError, DataError, InputError, PipepartsError, suggest
 from pipeparts.runtime.feature_fitting.columns import raw_type
 from pipeparts.runtime.files import read_json, whole_folder, write_json
@@ -139,7 +140,11 @@ def write_graph(
     config = TensorAdapterConfig(adapter.arrow_schema, adapter.representations)
     work = places.folder("graph")
     try:
-        with beam.Pipeline(options=beam_options) as pipeline, tft_beam.Context(temp_dir=places.folder("tft")):
+        with (
+            own_errors(),
+            beam.Pipeline(options=beam_options) as pipeline,
+            tft_beam.Context(temp_dir=places.folder("tft")),
+        ):
             rows = (
                 pipeline
                 | "Read" >> beam.io.ReadFromParquetBatched(places.table_pattern, columns=adapter.columns)
@@ -153,9 +158,6 @@ def write_graph(
     except Exception as error:
         if origin == "declared":
             raise
-        cause = next((found for found in _causes(error) if isinstance(found, PipepartsError)), None)
-        if cause is not None:
-            raise cause from error
         raise InputError(
             "the preprocessing_fn fails",
             parameter="preprocessing_fn",
@@ -165,6 +167,8 @@ def write_graph(
         ) from error
     with whole_folder(target) as partial:
         copy_folder(work, partial)
+        # TensorFlow loads without it, and it is another on every run, where all else is the same.
+        (partial / "transform_fn" / "fingerprint.pb").unlink(missing_ok=True)
         metadata_io.write_metadata(dataset_metadata.DatasetMetadata(raw_schema), str(partial / "metadata"))
         write_json(
             partial / NOTE_FILE,
@@ -490,9 +494,3 @@ def _no_function(path: str, allowed: Any, *, hint: str | None = None) -> InputEr
     return InputError(
         "no preprocessing_fn there", parameter="preprocessing_fn", allowed=allowed, received=path, hint=hint
     )
-
-
-def _causes(error: BaseException | None) -> Any:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
