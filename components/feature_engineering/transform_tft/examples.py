@@ -131,7 +131,9 @@ def _transform_part(job: tuple[int, str, int], *, folder: str, adapter: RawAdapt
                 rows.write_batch(pa.record_batch(flat, schema=schema))
                 listed = [_listed(arrays) for arrays in columns.values()]
                 for example in RecordBatchToExamples(pa.RecordBatch.from_arrays(listed, names=list(columns))):
-                    examples.write(example)
+                    # The order of a map's entries is another in every process.
+                    ordered = tf.train.Example.FromString(example).SerializeToString(deterministic=True)
+                    examples.write(ordered)
 
 
 @functools.lru_cache(maxsize=2)
