@@ -155,6 +155,15 @@ def test_a_batch_is_predicted_and_watched_without_a_network(place: Place, traine
     assert newest > trained.record["started"]
 
 
+def test_data_is_held_against_a_reference_by_tfx_without_a_network(place: Place) -> None:
+    arguments = {"source": str(place.source), "reference_source": str(place.source)}
+    held = place.run("validate_with_tfx", arguments)
+    assert held.state == "succeeded", held.record["error"]
+    wrong = place.run("validate_with_tfx", {**arguments, "rules": {"distance": {"max": 2_000}}})
+    assert states(wrong)["validate-statistics-tfdv"] == "succeeded"
+    assert states(wrong)["require-verdict"] == "failed"
+
+
 def test_what_a_step_says_when_it_fails_is_in_the_record(place: Place) -> None:
     broken = place.root / "broken.csv"
     broken.write_text("a,b\n1,2\n3\n")
