@@ -102,7 +102,7 @@ def measure(
 def measure_outside(
     contender: str, folder: Path, rows: int, *, limit_seconds: float, limit_megabytes: float
 ) -> Measured:
-    """Runs a contender of `benchmarks.outside` on a few rows and on a part of them, and reckons what all would cost.
+    """Runs a contender of `benchmarks.outside`; on a part of many rows, from which what all would cost is reckoned.
 
     Args:
         contender: Its name there.
@@ -111,25 +111,21 @@ def measure_outside(
         limit_seconds: As for `measure`.
         limit_megabytes: As for `measure`.
     """
-    found = []
-    for count in (outside.FEW, outside.PART):
-        command = [
-            str(outside.python(folder.parent)),
-            "-W",
-            "ignore",
-            outside.__file__,
-            contender,
-            str(folder),
-            str(count),
-        ]
+
+    def run(count: int) -> Measured:
+        given = [contender, str(folder), str(count)]
+        command = [str(outside.python(folder.parent)), "-W", "ignore", outside.__file__, *given]
         limits = {"limit_seconds": limit_seconds, "limit_megabytes": limit_megabytes}
-        found.append(measure("", contender, folder, command=command, **limits))
-        if found[-1].cut_off or found[-1].failed:
-            return found[-1]
-    few, part = found
-    # Where a start of seconds hides what the rows cost, they cost nothing rather than less.
+        return measure("", contender, folder, command=command, **limits)
+
+    if rows <= outside.PART:
+        return run(rows)
+    few, part = run(outside.FEW), run(outside.PART)
+    for each in (few, part):
+        if each.cut_off or each.failed:
+            return each
     more = (rows - outside.FEW) / (outside.PART - outside.FEW)
-    cpu, wall = few.cpu + more * max(0.0, part.cpu - few.cpu), few.wall + more * max(0.0, part.wall - few.wall)
+    cpu, wall = few.cpu + more * (part.cpu - few.cpu), few.wall + more * (part.wall - few.wall)
     return Measured(cpu, wall, part.megabytes, extrapolated_from=outside.PART)
 
 
