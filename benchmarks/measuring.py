@@ -124,6 +124,8 @@ def measure_outside(
     for each in (few, part):
         if each.cut_off or each.failed:
             return each
+    if part.cpu < 2 * few.cpu:
+        return dataclasses.replace(part, failed=f"its start hides what {outside.PART:,} rows cost")
     more = (rows - outside.FEW) / (outside.PART - outside.FEW)
     cpu, wall = few.cpu + more * (part.cpu - few.cpu), few.wall + more * (part.wall - few.wall)
     return Measured(cpu, wall, part.megabytes, extrapolated_from=outside.PART)
