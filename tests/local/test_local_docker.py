@@ -113,6 +113,14 @@ def test_a_volume_that_is_none(volume: str, docker: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "root").exists()
 
 
+def test_libraries_that_are_in_their_image_alone_are_missed_before_anything_runs(tmp_path: Path) -> None:
+    arguments = {"source": "s", "reference_source": "r"}
+    with pytest.raises(InputError, match="steps of the image family 'tfx' cannot run in this environment") as caught:
+        local.run(compiling.compile_spec("validate_with_tfx"), arguments, LocalConfig(root=tmp_path / "root"))
+    assert "--runner docker" in caught.value.facts["hint"]
+    assert not (tmp_path / "root").exists()
+
+
 def test_without_docker_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     config = LocalConfig(root=tmp_path / "root", runner="docker", docker_volumes=())
