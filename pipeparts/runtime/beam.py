@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeparts.runtime.errors import InputError, PipepartsError, suggest
@@ -121,6 +124,18 @@ def own_errors() -> Iterator[None]:
         if own is None or own is error:
             raise
         raise own from None
+
+
+def copy_folder(source: str, target: Path) -> None:
+    """Copies a folder that may be in a bucket."""
+    import tensorflow as tf
+
+    for folder, _, files in tf.io.gfile.walk(source):
+        place = target / os.path.relpath(folder, source)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as read, (place / name).open("wb") as written:
+                shutil.copyfileobj(read, written, 1 << 20)
 
 
 def _check_dataflow(chosen: Mapping[str, Any], parameter: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeparts.components.feature_engineering.transform_tft.places import Places
-from pipeparts.runtime.beam import own_errors
+from pipeparts.runtime.beam import copy_folder, own_errors
 from pipeparts.runtime.errors import ContractError, DataError, InputError, PipepartsError, suggest
 from pipeparts.runtime.feature_fitting.columns import raw_type
 from pipeparts.runtime.files import read_json, whole_folder, write_json
@@ -327,18 +327,6 @@ def transform_output(folder: Path) -> Any:
     import tensorflow_transform as tft
 
     return tft.TFTransformOutput(str(folder))
-
-
-def copy_folder(source: str, target: Path) -> None:
-    """Copies a folder that may be in a bucket."""
-    import tensorflow as tf
-
-    for folder, _, files in tf.io.gfile.walk(source):
-        place = target / os.path.relpath(folder, source)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as read, (place / name).open("wb") as written:
-                shutil.copyfileobj(read, written, 1 << 20)
 
 
 class RawAdapter:

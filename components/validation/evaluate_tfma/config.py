@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeparts.components.validation.evaluate_tfma.rows import BASELINE, CANDIDATE, LABEL
+from pipeparts.components.validation.evaluate_tfma.rows import BASELINE, CANDIDATE, LABEL, SLICE_PREFIX
 from pipeparts.runtime.errors import InputError, suggest
 
 #: The usual metrics of each task, by TFMA's names.
@@ -24,7 +24,6 @@ METRICS = {
 }  # fmt: skip
 COUNT = "ExampleCount"
 _BOUNDS = ("min", "max", "min_change", "max_change")
-_SLICE_PREFIX = "slice_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +176,7 @@ def eval_config(
 def _specifications(slices: Sequence[tuple[str, ...]]) -> list[Any]:
     from tensorflow_model_analysis.proto import config_pb2
 
-    return [config_pb2.SlicingSpec(feature_keys=[f"{_SLICE_PREFIX}{name}" for name in group]) for group in slices]
+    return [config_pb2.SlicingSpec(feature_keys=[f"{SLICE_PREFIX}{name}" for name in group]) for group in slices]
 
 
 def _set(target: Any, threshold: Threshold) -> None:
@@ -197,7 +196,7 @@ def _set(target: Any, threshold: Threshold) -> None:
 
 def shown_slice(key: Sequence[tuple[str, Any]]) -> str:
     """A slice's name as people read it: origin=JFK, or nothing for all rows."""
-    return ", ".join(f"{name.removeprefix(_SLICE_PREFIX)}={_decoded(value)}" for name, value in key)
+    return ", ".join(f"{name.removeprefix(SLICE_PREFIX)}={_decoded(value)}" for name, value in key)
 
 
 def _decoded(value: Any) -> Any:

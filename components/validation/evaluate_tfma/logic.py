@@ -31,7 +31,7 @@ from pipeparts.components.validation.evaluate_tfma.rows import (
     require_number,
     write_rows,
 )
-from pipeparts.runtime.beam import is_local, pipeline_options, runner_of
+from pipeparts.runtime.beam import copy_folder, is_local, pipeline_options, runner_of
 from pipeparts.runtime.errors import InputError, suggest
 from pipeparts.runtime.files import whole_folder
 from pipeparts.runtime.tables import Table
@@ -227,7 +227,7 @@ def _layout(
 def _run(rows: Path, result: Path, config: Any, options: Any, *, is_local: bool, baseline: bool) -> None:
     """Runs TFMA over the rows; on a runner elsewhere by way of the bucket that its options name."""
     import apache_beam as beam
-    from apache_beam.io.filesystems import FileSystems
+    import tensorflow as tf
     from apache_beam.options.pipeline_options import GoogleCloudOptions
     from tensorflow_model_analysis import constants
     from tensorflow_model_analysis.api import model_eval_lib, types
@@ -235,9 +235,10 @@ def _run(rows: Path, result: Path, config: Any, options: Any, *, is_local: bool,
     place = None if is_local else options.view_as(GoogleCloudOptions).temp_location
     source, target = str(rows), str(result)
     if place:
-        folder = FileSystems.join(place, f"evaluation-{uuid.uuid4().hex}")
-        source, target = FileSystems.join(folder, rows.name), FileSystems.join(folder, result.name)
-        _copy(str(rows), source)
+        folder = f"{place.rstrip('/')}/evaluation-{uuid.uuid4().hex}"
+        source, target = f"{folder}/{rows.name}", f"{folder}/{result.name}"
+        tf.io.gfile.makedirs(folder)
+        tf.io.gfile.copy(str(rows), source)
     models = [
         types.EvalSharedModel(
             model_name=name if baseline else "",
@@ -260,10 +261,8 @@ def _run(rows: Path, result: Path, config: Any, options: Any, *, is_local: bool,
             )
         )
     if place:
-        (matched,) = FileSystems.match([FileSystems.join(target, "*")])
-        for found in matched.metadata_list:
-            _copy(found.path, str(result / found.path.rpartition("/")[2]))
-        FileSystems.delete([folder])
+        copy_folder(target, result)
+        tf.io.gfile.rmtree(folder)
 
 
 def _examples(rows: Any) -> list[Any]:
@@ -271,15 +270,6 @@ def _examples(rows: Any) -> list[Any]:
     from tfx_bsl.arrow import table_util
 
     return [table_util.CanonicalizeRecordBatch(batch) for batch in rows.combine_chunks().to_batches() if len(batch)]
-
-
-def _copy(source: str, target: str) -> None:
-    from apache_beam.io.filesystems import FileSystems
-
-    Path(target).parent.mkdir(parents=True, exist_ok=True) if "://" not in target else None
-    with FileSystems.open(source) as one, FileSystems.create(target) as other:
-        while part := one.read(1 << 20):
-            other.write(part)
 
 
 def _keep(result: Path, evaluation_path: str | os.PathLike[str]) -> None:

@@ -15,6 +15,8 @@ from pipeparts.runtime.errors import DataError, InputError
 from pipeparts.runtime.tables import Table
 
 LABEL, CANDIDATE, BASELINE = "label", "candidate", "baseline"
+#: Before the name of a column that is sliced by.
+SLICE_PREFIX = "slice_"
 _BATCH_ROWS = 65_536
 _EPSILON = 1e-7
 
@@ -144,7 +146,7 @@ def _rows(ours: pa.RecordBatch, theirs: pa.RecordBatch | None, layout: Layout, s
     if theirs is not None:
         columns[BASELINE] = _scores(theirs, layout)
     for name in layout.slices:
-        columns[f"slice_{name}"] = _texts(ours.column(name))
+        columns[f"{SLICE_PREFIX}{name}"] = _texts(ours.column(name))
     return pa.RecordBatch.from_pydict(columns)
 
 
