@@ -192,7 +192,8 @@ class _Column:
         if self._distinct is None:
             hashes = mix64(_bits(array) ^ self._salt)
         elif len(self._distinct):
-            hashes = self._distinct[array.fill_null(0).to_numpy(zero_copy_only=False)]
+            indices = array.fill_null(0) if array.null_count else array
+            hashes = self._distinct[indices.to_numpy(zero_copy_only=False)]
         else:
             hashes = np.zeros(len(array), np.uint64)
         if array.null_count:
@@ -256,5 +257,5 @@ def _bits(array: Any) -> Hashes:
         raise DataError("cannot hash a nested column", allowed="flat columns", received=str(kind))
     if kind.bit_width == 64 and (pa.types.is_integer(kind) or pa.types.is_timestamp(kind)):
         # As they lie in memory: what lies where a value is missing does not matter, and costs a pass to fill.
-        array = pa.Array.from_buffers(pa.int64(), len(array), [None, array.buffers()[1]], offset=array.offset)
+        return np.frombuffer(array.buffers()[1], np.uint64, len(array), array.offset * 8)
     return np.ascontiguousarray(array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)).view(np.uint64)

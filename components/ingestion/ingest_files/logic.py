@@ -461,7 +461,7 @@ class _Pass:
     def _flush(self) -> None:
         """Hands on what waits as one batch: many small ones cost more than they hold."""
         if self._waiting and not self._changed:
-            self._emit(pa.concat_batches(self._waiting))
+            self._emit(self._waiting[0] if len(self._waiting) == 1 else pa.concat_batches(self._waiting))
         self._waiting.clear()
         self._waiting_bytes = 0
 
