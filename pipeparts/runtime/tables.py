@@ -286,16 +286,7 @@ class Table:
         Raises:
             InputError: For the first that is not, with the close match.
         """
-        for name in columns:
-            if name not in self.schema.names:
-                raise InputError(
-                    "the table has no such column",
-                    parameter=parameter,
-                    where=str(self.path),
-                    allowed=self.schema.names,
-                    received=name,
-                    hint=suggest(name, self.schema.names),
-                )
+        require_columns(self.schema.names, columns, parameter=parameter, where=str(self.path))
 
     def batches(
         self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, dictionaries: bool = False
@@ -336,6 +327,26 @@ class Table:
         names = list(self.schema.names if columns is None else columns)
         schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches(self.batches(names), schema=schema)
+
+
+def require_columns(names: Sequence[str], wanted: Sequence[str], *, parameter: str, where: str) -> None:
+    """Checks that a table has columns.
+
+    Args:
+        names: Those that it has.
+        wanted: Those that it has to have.
+        parameter: The parameter that names them.
+        where: The table, for the message.
+
+    Raises:
+        InputError: For the first that is not there, with the close match.
+    """
+    for name in wanted:
+        if name not in names:
+            raise InputError(
+                "the table has no such column", parameter=parameter, where=where, allowed=list(names), received=name,
+                hint=suggest(name, names),
+            )  # fmt: skip
 
 
 def _has_dictionaries_of(schema: pa.Schema, wanted: pa.Schema) -> bool:

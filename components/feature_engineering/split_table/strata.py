@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeparts.components.feature_engineering.split_table.keys import KeyHash
 from pipeparts.runtime.errors import InputError
 from pipeparts.runtime.hashing import Hashes, hash_fractions
+from pipeparts.runtime.splits import KeyHash
 from pipeparts.runtime.tables import Table
 
 _MOST_STRATA = 10_000

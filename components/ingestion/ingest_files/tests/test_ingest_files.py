@@ -19,8 +19,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeparts.components.ingestion.ingest_files import csv_rows, json_rows, kinds, logic, text_rows
 from pipeparts.components.ingestion.ingest_files.logic import ingest_files
+from pipeparts.runtime.file_ingestion import csv_rows, ingestion, json_rows, kinds, opening, text_rows
 from pipeparts.runtime.tables import Table, arrow_type
 
 FLIGHTS = "tests/data/flights.csv"
@@ -217,7 +217,7 @@ def test_whatever_is_written_as_csv_comes_back(tmp_path_factory, tiny_windows, r
     writer = csv.writer(text, quoting=quoting, lineterminator=end)
     writer.writerows([("a", "b", "c"), *rows])
     table, bad, _ = ingest(folder, write(folder / "in.csv", text.getvalue()), columns=dict.fromkeys("abc", "string"))
-    nulls = set(logic.NULL_VALUES)
+    nulls = set(ingestion.NULL_VALUES)
     assert bad == []
     assert [tuple(row.values()) for row in table.to_pylist()] == [
         tuple(None if value in nulls else value for value in row) for row in rows
@@ -266,6 +266,44 @@ def test_fast_and_exact_reading_agree_on_anything(tmp_path_factory, lines):
             table, bad, _ = ingest(folder, source, max_bad_rows=10_000)
         results.append((table.to_pylist(), bad))
     assert results[0] == results[1]
+
+
+TIMES = [
+    "2013-01-01T05:00:00Z", "2013-01-01 05:00:00.123456Z", "2013-01-01T05:00:00.1234567Z", "2013-01-01T05:00:00",
+    "2013-01-01 05:00", "2013-01-01", "2013-01-01T05:00:00+02:00", "2013-01-01T05:00:00+0200", " 2013-01-01T05:00:00Z ",
+    "2013-02-30", "1600-01-01", "300000-01-01", "", "NA", "x", "1357016400", "2013-01-01T25:00:00Z", "2013-01-01T05Z",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@given(times=st.lists(st.sampled_from(TIMES), min_size=1, max_size=30), kind=st.sampled_from(["", "_utc"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_given_times_are_the_same_from_bytes_and_from_texts(tmp_path_factory, times, kind):
+    folder = tmp_path_factory.mktemp("run")
+    source = write(folder / "in.csv", "n,t\n0,\n" + "".join(f"1,{text}\n" for text in times))
+    results = []
+    for direct in (csv_rows._DIRECT, ()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_rows, "_DIRECT", direct)
+            table, bad, _ = ingest(folder, source, columns={"t": f"timestamp{kind}"}, max_bad_rows=100)
+        results.append((table.to_pylist(), bad))
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+@given(lines=st.lists(st.text('a,"\n', max_size=8), min_size=1, max_size=20), last=st.booleans())
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_quick_look_at_quotes_says_what_the_thorough_one_says(tmp_path_factory, lines, last):
+    stream = opening.Stream(io.BytesIO(b'a,b\n"1","x"\n'), "in.csv")
+    dialect = csv_rows.Dialect(",", True, '"', True, None, ())
+    reader = csv_rows.CsvReader(stream, ingestion._NoRows(), dialect)
+    reader.position, reader.buffer = 0, "\n".join(lines).encode()
+    found = reader.cut(len(reader.buffer), last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_rows, "_PIECE", 3)
+        assert reader.cut(len(reader.buffer), last) == found
+        patch.setattr(csv_rows.CsvReader, "_is_well_quoted", lambda *_: False)
+        assert reader.cut(len(reader.buffer), last) == found
 
 
 def test_lines_are_counted_through_quoted_line_breaks(tmp_path, tiny_windows):

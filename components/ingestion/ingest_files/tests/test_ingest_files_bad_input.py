@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeparts.components.ingestion.ingest_files import text_rows
 from pipeparts.components.ingestion.ingest_files.logic import ingest_files
 from pipeparts.errors import DataError, InputError, ServiceError
+from pipeparts.runtime.file_ingestion import text_rows
 from pipeparts.runtime.tables import Table
 
 GOOD = "a,b\n" + "".join(f"{i},text {i}\n" for i in range(5_000))
@@ -98,7 +98,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")  # the tests may run as root, who may read everything
 
-    monkeypatch.setattr("pipeparts.components.ingestion.ingest_files.opening._open", denied)
+    monkeypatch.setattr("pipeparts.runtime.file_ingestion.opening._open", denied)
     error = refused(tmp_path, tmp_path / "a.csv", InputError)
     assert error.headline == "access is denied"
     assert error.facts["where"] == str(tmp_path / "a.csv")
@@ -112,19 +112,19 @@ def test_a_file_without_the_right_to_read_it(tmp_path, monkeypatch):
     [
         ("a.csv", "", "an empty file", ("received", "0 bytes")),
         ("a.jsonl", "", "an empty file", ("where", "a.jsonl")),
-        ("a.csv.gz", gzip.compress(b""), "an empty file", ("where", "a.csv.gz")),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "an empty file", ("where", "a.csv.gz")),
         ("a.csv", "\n\n", "no rows", ("received", "rows: 0")),
         ("a.csv", "x,y\n", "no rows", ("received", "columns: x, y, rows: 0")),
         ("a.jsonl", "\n", "no rows", ("received", "columns: unknown, rows: 0")),
         (
             "a.csv.gz",
-            gzip.compress(GOOD.encode())[:-100],
+            gzip.compress(GOOD.encode(), mtime=0)[:-100],
             "a compressed file that is damaged or cut short",
             ("where", "a.csv.gz"),
         ),
         (
             "a.csv.gz",
-            gzip.compress(GOOD.encode())[:-4] + b"1234",
+            gzip.compress(GOOD.encode(), mtime=0)[:-4] + b"1234",
             "a compressed file that is damaged",
             ("where", "a.csv.gz"),
         ),
@@ -226,7 +226,7 @@ def test_parquet_files_of_different_types(tmp_path):
 @pytest.mark.parametrize("rows_before", [0, 3_000])
 def test_rows_that_cannot_be_read(tmp_path, monkeypatch, line, reason, text, rows_before):
     for module in ("text_rows", "csv_rows"):
-        monkeypatch.setattr(f"pipeparts.components.ingestion.ingest_files.{module}.LONGEST_ROW", 200_000)
+        monkeypatch.setattr(f"pipeparts.runtime.file_ingestion.{module}.LONGEST_ROW", 200_000)
     monkeypatch.setattr(text_rows, "FULL_WINDOW", 1 << 14)
     good = b"7,fine\n" * rows_before
     source = write(tmp_path / "a.csv", b"a,b\n" + good + line + b"\n" + b"8,fine\n" * 30_000)

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
-from pipeparts.components.ingestion.ingest_files.kinds import INT64, Column
-from pipeparts.components.ingestion.ingest_files.text_rows import (
+from pipeparts.runtime.errors import DataError
+from pipeparts.runtime.file_ingestion.kinds import INT64, Column
+from pipeparts.runtime.file_ingestion.text_rows import (
     SMALL_WINDOW,
     Chunk,
     TextReader,
     shown,
     why_not_text,
 )
-from pipeparts.runtime.errors import DataError
 
 _FLOAT_EXACT = 2**53
 _TIMES = ("date", "timestamp", "timestamp_utc")

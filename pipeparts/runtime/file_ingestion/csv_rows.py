@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from pipeparts.components.ingestion.ingest_files.opening import Stream
-from pipeparts.components.ingestion.ingest_files.text_rows import (
+from pipeparts.runtime.errors import DataError
+from pipeparts.runtime.file_ingestion.opening import Stream
+from pipeparts.runtime.file_ingestion.text_rows import (
     LONGEST_ROW,
     SMALL_WINDOW,
     Chunk,
@@ -27,7 +28,6 @@ from pipeparts.components.ingestion.ingest_files.text_rows import (
     shown,
     why_not_text,
 )
-from pipeparts.runtime.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeparts.components.ingestion.ingest_files.kinds import Column
-from pipeparts.components.ingestion.ingest_files.opening import Stream
+from pipeparts.runtime.file_ingestion.kinds import Column
+from pipeparts.runtime.file_ingestion.opening import Stream
 
 #: Most bytes read at once the fast way, and fewest: a window shrinks around a bad row.
 FULL_WINDOW = 2 << 20

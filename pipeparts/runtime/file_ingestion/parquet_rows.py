@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeparts.components.ingestion.ingest_files.kinds import normalize
-from pipeparts.components.ingestion.ingest_files.opening import Member, seekable
-from pipeparts.components.ingestion.ingest_files.text_rows import KEPT_TEXT, Chunk, Sink
 from pipeparts.runtime.errors import DataError
+from pipeparts.runtime.file_ingestion.kinds import normalize
+from pipeparts.runtime.file_ingestion.opening import Member, seekable
+from pipeparts.runtime.file_ingestion.text_rows import KEPT_TEXT, Chunk, Sink
 
 Schema = dict[str, pa.DataType]
 

@@ -1,0 +1,1 @@
+"""Reading files: formats, encodings, types found from every value, and the rows that cannot be read."""
