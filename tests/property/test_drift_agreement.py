@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,54 @@ def test_the_p_value_of_small_samples_is_exact(n: int, m: int, seed: int, values
     theirs = scipy_stats.ks_2samp(one, other, method="exact")
     assert distance == pytest.approx(theirs.statistic, abs=1e-12)
     assert p_value == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+@given(st.integers(200_000, 10_000_000), st.integers(200_000, 10_000_000), st.floats(0.1, 8))
+@settings(max_examples=100, deadline=None)
+def test_the_p_value_of_many_rows_is_scipys(n: int, m: int, size: float) -> None:
+    moved = round(min(n, m) / 2 * min(1.0, size / math.sqrt(n * m / (n + m))))
+    one, other = np.array([n // 2, n - n // 2]), np.array([m // 2 - moved, m - m // 2 + moved])
+    distance, p_value = stats.kolmogorov_smirnov(one, other)
+    theirs = scipy_stats.kstwo.sf(distance, round(n * m / (n + m)))
+    assert p_value == pytest.approx(theirs, abs=1e-6)
+    if theirs > 1e-30:
+        assert p_value == pytest.approx(theirs, rel=0.01)
+
+
+@given(st.integers(2, 5_000_000), st.integers(1, 5_000_000), st.floats(0, 1))
+@settings(max_examples=200, deadline=None)
+def test_the_probability_of_values_beyond_is_exact(n: int, m: int, part: float) -> None:
+    beyond = 1 + round(part * min(m - 1, 40 * m / n))
+    counts = np.array([0, n - 1, 1, 0]), np.array([beyond // 2, 0, m - beyond, beyond - beyond // 2])
+    share, p_value = stats.outside(*counts)
+    assert share == beyond / m
+    # scipy takes the sum of what is likelier from 1, and loses digits by that.
+    assert p_value == pytest.approx(float(scipy_stats.betabinom.sf(beyond - 1, m, 2, n - 1)), rel=1e-6, abs=1e-7)
+    if n + m < 5_000:
+        inner, all_ways = n + m - 1 - beyond, math.comb(n + m, n)
+        assert p_value == pytest.approx(
+            float(Fraction((beyond + 1) * math.comb(inner, n - 1) + math.comb(inner, n), all_ways)), rel=1e-9
+        )
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 500), st.integers(1, 500))
+@settings(max_examples=200, deadline=None)
+def test_the_p_value_of_shares_is_scipys_with_yates_correction(a: int, b: int, c: int, d: int) -> None:
+    p_value = stats.share_p_value((a, a + c), (b, b + d))
+    theirs = scipy_stats.chi2_contingency([[a, c], [b, d]]).pvalue if a + b else 1.0
+    assert p_value == pytest.approx(float(theirs), rel=1e-9, abs=1e-300)
+
+
+def test_many_rows_are_judged_without_scipy_stats() -> None:
+    """Its import costs as much as counting a million rows."""
+    code = (
+        "import sys, numpy as np; from pipeparts.runtime import drift_statistics as s;"
+        "one, other = np.array([0, 500_000, 1]), np.array([3, 400_000, 99_000]);"
+        "s.kolmogorov_smirnov(one, other), s.outside(one, other), s.chi_square(one, other);"
+        "s.share_p_value((1, 9), (2, 9));"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["normal", "lognormal", "whole", "outliers"])
