@@ -238,6 +238,8 @@ def _compare(
     measured = list(compared(profile, _profile(current, flat), flat, by_name=asked))
     measured += [_measure_vectors(reference, current, name, roles[name]) for name in vectors]
     measured += _measure_answers(reference, answers)
+    if not asked:
+        measured += _on_one_side(reference, current, answers)
     info = current.info
     return conclude(
         judge(measured, limits),
@@ -280,6 +282,21 @@ def _choose(reference: Reference, current: Table, asked: tuple[str, ...]) -> dic
     return roles
 
 
+def _on_one_side(reference: Reference, current: Table, answers: _Answers) -> Iterator[Measured]:
+    """The columns that one of two tables has alone: a column that is gone is not to go unsaid."""
+    if reference.table is None:
+        return
+    sides = (
+        (reference.kinds, current.schema.names, "the current table"),
+        (current.schema.names, reference.kinds, "the reference"),
+    )
+    for there, other, whose in sides:
+        for name in there:
+            if name not in other and name != MODEL_VERSION and name not in answers.names:
+                logger.warning("%s has no column %s", whose, name)
+                yield Measured(name, "other", "unsupported", note=f"{whose} has no such column")
+
+
 def _require_apart(roles: Mapping[str, ColumnRole], answers: Sequence[str]) -> None:
     twice = [name for name in answers if name in roles]
     if twice:
@@ -309,7 +326,11 @@ def _measure_vectors(reference: Reference, current: Table, name: str, role: Colu
     if rows is None or name not in rows.schema.names or not is_vector(rows.schema.field(name).type):
         return Measured(name, role, "unsupported", note="the reference holds no vectors of it")
     found = compare_vectors(lambda: _values(rows, name), lambda: _values(current, name), current_rows=current.rows)
-    return measure_vectors(name, found, role)
+    measured = measure_vectors(name, found, role)
+    if found.current_gaps[0] < found.current_gaps[1]:
+        return measured
+    note = "none of the current vectors can be used: missing, of another length than the reference's, or not finite"
+    return dataclasses.replace(measured, note=note)
 
 
 def _values(rows: Table | pa.Table, name: str) -> Iterator[pa.Array]:

@@ -225,6 +225,21 @@ def test_a_table_as_the_reference(tmp_path: Path) -> None:
     assert "## Not compared" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_a_column_that_one_of_two_tables_has_alone_is_listed(tmp_path: Path) -> None:
+    numbers = np.arange(50.0)
+    reference = table(tmp_path / "reference", {"x": numbers, "gone": numbers})
+    found = run(tmp_path, {"x": numbers, "came": numbers}, reference_path=reference)
+    assert {column.name: column.reason for column in found.columns if column.kind == "unsupported"} == {
+        "gone": "the current table has no such column",
+        "came": "the reference has no such column",
+    }
+    assert found.reason.startswith("0 of 1 column drifted")
+    assert "- gone: the current table has no such column" in (tmp_path / "out" / "summary.md").read_text()
+    assert "the current table has no such column" in (tmp_path / "out" / "report.html").read_text()
+    asked = run(tmp_path, tmp_path / "current", reference_path=reference, columns=["x"])
+    assert [column.name for column in asked.columns] == ["x"]
+
+
 def test_identifiers_are_not_compared_unless_asked_for(tmp_path: Path) -> None:
     reference = table(
         tmp_path / "reference", {"id": [f"a{i}" for i in range(500)], "row": range(500), "x": [1.0] * 500}
@@ -341,6 +356,15 @@ def test_vectors_that_cannot_be_used_count_as_missing(tmp_path: Path) -> None:
     assert found.current_missing_share == pytest.approx(1 / 3)
     assert found.reference_missing_share == 0
     assert found.exceeded == ("missing_change",)
+
+
+def test_vectors_of_another_length_are_a_drift_that_says_so(tmp_path: Path) -> None:
+    reference = table(tmp_path / "reference", {"e": embeddings(300, 1)})
+    shorter = pa.array([[1.0, 2.0]] * 300, pa.list_(pa.float64()))
+    found = run(tmp_path, {"e": shorter}, reference_path=reference).columns[0]
+    assert found.drifted
+    assert found.exceeded == ("missing_change",)
+    assert "of another length than the reference's" in found.reason
 
 
 def test_vectors_of_a_model_are_compared_with_its_sample(tmp_path: Path) -> None:
