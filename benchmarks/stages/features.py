@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tfx_stages
 from benchmarks.data import CATEGORIES, NUMBERS
 from benchmarks.stages.profile import prepare as prepare_table
 
@@ -118,3 +119,4 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "sklearn": ("scikit-learn over pandas", sklearn),
     "floor_pass": ("reading the raw columns twice", floor_pass),
 }
+IN_TFX_IMAGE = tfx_stages.FEATURES

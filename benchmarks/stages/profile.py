@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import outside
+from benchmarks import outside, tfx_stages
 from benchmarks.data import TYPES
 
 TITLE = "A profile: counts, missing, moments, quantiles, top values of every column"
@@ -92,3 +92,4 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "floor_pass": ("reading the table", floor_pass),
 }
 OUTSIDE = outside.PROFILE
+IN_TFX_IMAGE = tfx_stages.PROFILE

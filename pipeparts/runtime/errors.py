@@ -70,9 +70,10 @@ class ServiceError(PipepartsError, RuntimeError):
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str | None:
-    """Returns "did you mean ...?" for the closest allowed name, or None where nothing is close."""
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else None
+    """Returns "did you mean ...?" for the closest allowed name, whatever its case, or None where nothing is close."""
+    names = {each.casefold(): each for each in allowed}
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
+    return f"did you mean {names[close[0]]!r}?" if close else None
 
 
 def _shorten(value: Any) -> str:

@@ -61,6 +61,11 @@ def test_nothing_is_suggested_where_nothing_is_close() -> None:
     assert suggest("zebra", ["rows", "columns"]) is None
 
 
+def test_a_name_in_another_case_is_suggested() -> None:
+    assert suggest("CARRIER", ["origin", "carrier", "Dest"]) == "did you mean 'carrier'?"
+    assert suggest("dest", ["origin", "Dest"]) == "did you mean 'Dest'?"
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a.txt") as path:
         path.write_text("half")
