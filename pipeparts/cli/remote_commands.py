@@ -185,6 +185,9 @@ def outputs(
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
         return
+    if not found:
+        typer.echo("no outputs yet")
+        return
     from rich.table import Table
     from rich.text import Text
 

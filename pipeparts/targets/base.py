@@ -31,6 +31,9 @@ _MISSED_LOOKS = 10
 #: The pipeline that stands between a platform's scheduler and one whose parameters differ from run to run.
 RUN_SCHEDULED = "run-scheduled"
 METRICS_TYPE = "system.Metrics"
+#: What a platform is asked for a run, and what is said where it has none of that name.
+LOOK_AT_RUN = "look at the run"
+RUN_FACTS = {"parameter": "run", "hint": "`pipeparts runs --target TARGET` lists the newest"}
 
 
 @dataclasses.dataclass(frozen=True)

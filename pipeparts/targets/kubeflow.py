@@ -25,6 +25,8 @@ from pipeparts.config import KubeflowConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
+    LOOK_AT_RUN,
+    RUN_FACTS,
     Output,
     PlannedSchedule,
     RemoteRun,
@@ -286,7 +288,7 @@ class _Server:
 
     def get(self, run_id: str) -> Any:
         """A run as it stands."""
-        with self._talking("look at the run"):
+        with self._talking(LOOK_AT_RUN):
             return self._client.get_run(run_id)
 
     def describe(self, run: Any, *, pipeline: str = "", key: str = "") -> RemoteRun:
@@ -645,7 +647,7 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
     import kfp_server_api
     import urllib3
 
-    headline = f"cannot {what} on Kubeflow Pipelines"
+    headline = f"cannot {what} {'to' if what == 'connect' else 'on'} Kubeflow Pipelines"
     if isinstance(error, kfp_server_api.ApiException) and error.status:
         received = f"status {error.status}: {_message(error)}"
         if error.status in (401, 403):
@@ -658,7 +660,8 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
             )
         if error.status == 404 and not _message(error).lower().startswith("not found"):
             # It is the API that answers, and not what else is at a wrong address.
-            return InputError(f"{headline}: it is not there", where=host, received=received)
+            about = RUN_FACTS if what == LOOK_AT_RUN else {}
+            return InputError(f"{headline}: it is not there", where=host, received=received, **about)
         if error.status == 404:
             return InputError(
                 f"{headline}: it is not there",

@@ -23,6 +23,8 @@ from pipeparts.config import VertexConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
+    LOOK_AT_RUN,
+    RUN_FACTS,
     Output,
     PlannedSchedule,
     RemoteRun,
@@ -375,7 +377,7 @@ class _Service:
     def get(self, identifier: str) -> Any:
         """A job as it stands."""
         path = self._path(identifier)
-        with self._talking("look at the run"):
+        with self._talking(LOOK_AT_RUN):
             return self._read(lambda: self._jobs.get_pipeline_job(name=path, timeout=self._config.request_seconds))
 
     @property
@@ -671,6 +673,9 @@ def _explain(error: Exception, what: str, config: VertexConfig) -> PipepartsErro
             allowed="an account with roles/aiplatform.user that may act as the service account of the run",
             received=received,
         )
-    if isinstance(error, (exceptions.NotFound, exceptions.InvalidArgument, ValueError)):
+    if isinstance(error, exceptions.NotFound):
+        about = RUN_FACTS if what == LOOK_AT_RUN else {}
+        return InputError(f"{headline}: it is not there", where=where, received=received, **about)
+    if isinstance(error, (exceptions.InvalidArgument, ValueError)):
         return InputError(headline, where=where, received=received)
     return ServiceError(headline, where=where, received=received)

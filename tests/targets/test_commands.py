@@ -117,6 +117,14 @@ def test_runs_of_a_platform_are_listed(here: Path, kubeflow: KubeflowServer) -> 
     assert (found["pipeline"], found["key"], found["state"]) == ("talk", "k1", "running")
 
 
+def test_a_run_that_has_given_nothing_yet(here: Path, kubeflow: KubeflowServer) -> None:
+    where = {"PIPEPARTS_HOST": kubeflow.host, "PIPEPARTS_REGISTRY": "reg.example.org/ml"}
+    assert call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=hello", **where).exit_code == 0
+    asked = call("outputs", "--target", "kubeflow", **where)
+    assert (asked.exit_code, asked.stdout) == (0, "no outputs yet\n"), asked.output
+    assert json.loads(call("outputs", "--target", "kubeflow", "--json", **where).stdout) == []
+
+
 def test_schedules_of_this_machine(here: Path) -> None:
     made = call("schedule", "create", "monthly.yaml")
     assert made.exit_code == 0, made.output

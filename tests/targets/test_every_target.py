@@ -381,7 +381,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(platform: Platform, start
 def test_a_run_that_is_not_there(platform: Platform, start: Start) -> None:
     with pytest.raises(InputError) as caught:
         platform.target.status("nothing-of-the-kind")
-    assert caught.value.facts.get("parameter") != "host", "the address is right"
+    assert caught.value.facts["parameter"] == "run", "and not the address, which is right"
     with pytest.raises(InputError):
         platform.target.cancel("nothing-of-the-kind")
     with pytest.raises(InputError):

@@ -213,7 +213,7 @@ def test_an_experiment_that_another_makes_meanwhile(submit: Submitter, kubeflow:
 def test_access_is_denied(submit: Submitter, kubeflow: KubeflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     kubeflow.token = "the-right-one"
     monkeypatch.setenv("KF_TOKEN", "a-wrong-secret")
-    with pytest.raises(InputError, match="cannot connect on Kubeflow Pipelines: access is denied") as caught:
+    with pytest.raises(InputError, match="cannot connect to Kubeflow Pipelines: access is denied") as caught:
         submit(token="env:KF_TOKEN")
     assert caught.value.facts["received"] == "status 401: Request header error: there is no valid token."
     assert "a-wrong-secret" not in str(caught.value)
