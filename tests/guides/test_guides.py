@@ -142,17 +142,82 @@ def test_every_command_that_is_shown_is_one(where: str, line: str) -> None:
     command.parse_args(context, words)
 
 
-def test_the_examples_of_continuous_integration_gate_both() -> None:
-    for name in ("github-actions.yml", "gitlab-ci.yml"):
-        text = (ROOT / "configs" / "ci" / name).read_text()
-        assert isinstance(yaml.safe_load(text), dict)
-        for word in ("pipeparts lint", "pipeparts diff", "--fail-on breaking", "--wait", "schedule create", "publish"):
-            assert word in text, f"{name} has no {word}"
-        assert "credentials_json" not in text
+#: What each stage does, by what stands in its commands.
+STAGES = {
+    "check": ("pipeparts compile", "pipeparts lint", "pipeparts diff", "--fail-on breaking", "python -m pytest"),
+    "images": ("docker build", "docker push", "RepoDigests"),
+    "staging": ("pipeparts submit", "--once", "--wait"),
+    "production": ("pipeparts schedule create", "pipeparts publish", "--images images.yaml"),
+}
+
+
+def test_the_stages_of_github_follow_each_other() -> None:
+    text = (ROOT / "configs" / "ci" / "github-actions.yml").read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    assert list(jobs) == list(STAGES)
+    for name, words in STAGES.items():
+        said = "\n".join(step.get("run", "") for step in jobs[name]["steps"])
+        assert [word for word in words if word not in said] == [], name
+    assert jobs["images"]["needs"] == "check"
+    assert jobs["staging"]["needs"] == "images"
+    assert set(jobs["production"]["needs"]) == {"images", "staging"}
+    (output,) = jobs["images"]["outputs"]
+    for name in ("staging", "production"):
+        handed = jobs[name]["env"]["PIPEPARTS_IMAGES_TENSORFLOW"]
+        assert handed == f"${{{{ needs.images.outputs.{output} }}}}", "what was built is what runs"
+        assert jobs[name]["environment"] == name
+    assert "credentials_json" not in text
+
+
+def test_the_stages_of_gitlab_follow_each_other() -> None:
+    document = yaml.safe_load((ROOT / "configs" / "ci" / "gitlab-ci.yml").read_text())
+    assert document["stages"] == list(STAGES)
+    jobs = {job["stage"]: job for job in document.values() if isinstance(job, dict) and "stage" in job}
+    assert list(jobs) == list(STAGES)
+    for name, words in STAGES.items():
+        said = "\n".join(jobs[name]["script"])
+        assert [word for word in words if word not in said] == [], name
+    assert jobs["images"]["artifacts"]["reports"] == {"dotenv": "images.env"}
+    assert "PIPEPARTS_IMAGES_TENSORFLOW=" in jobs["images"]["script"][-1]
+    (rule,) = jobs["production"]["rules"]
+    assert rule["when"] == "manual"
+    assert not document["default"]["image"].endswith("-slim"), "the image has git, which `pipeparts diff` calls"
+    (token,) = document[".google"]["id_tokens"].values()
+    assert token["aud"].startswith("https://iam.googleapis.com/"), "what Google takes unless told another"
+
+
+def test_the_image_of_the_examples_is_what_a_run_takes(kubeflow: KubeflowServer, tmp_path: Path) -> None:
+    """A family by the environment, the others by the registry."""
+    (tmp_path / "kubeflow.yaml").write_text(f"host: {kubeflow.host}\nregistry: registry.example/ml\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeparts.cli", "compile", "train_and_register", "--target", "kubeflow"]
+        + ["--target-config", "kubeflow.yaml", "-o", "out.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "PIPEPARTS_IMAGES_TENSORFLOW": "registry.example/ml/training@sha256:0123"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    spec = next(yaml.safe_load_all((tmp_path / "out.yaml").read_text()))
+    images = {
+        name: executor["container"]["image"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+        if "container" in executor
+    }
+    assert images["exec-train-lightgbm"] == "registry.example/ml/training@sha256:0123"
+    assert images["exec-ingest-files"].startswith("registry.example/ml/pipeparts-python-data:")
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
-        if "://" not in link:
-            assert (path.parent / link).exists(), f"{path.name}: {link}"
+    for link, part in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+        if "://" in link:
+            continue
+        file = path.parent / link if link else path
+        assert file.exists(), f"{path.name}: {link}"
+        if part:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            known = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert part in known, f"{path.name}: {link}#{part}"
