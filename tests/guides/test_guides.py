@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp.client import KF_PIPELINES_SA_TOKEN_PATH
 from typer.main import get_command
 
+from pipeparts import compiling
 from pipeparts.cli import app
-from tests.targets.kubeflow_server import KubeflowServer, kubeflow_server
+from pipeparts.config import KubeflowConfig
+from pipeparts.schedules import Schedule
+from pipeparts.targets.base import PlannedSchedule
+from pipeparts.targets.kubeflow import KubeflowTarget
+from tests.targets.kubeflow_server import PREFIX, KubeflowServer, kubeflow_server
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer, vertex_server
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +95,83 @@ def test_kubeflow_from_an_empty_namespace_to_a_schedule(kubeflow: KubeflowServer
     (schedule,) = kubeflow.recurring.values()
     assert schedule["display_name"] == "train-and-register-flights"
     assert schedule["status"] == "ENABLED"
+    pods = schedule["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    (token,) = yaml.safe_load_all((tmp_path / "token.yaml").read_text())
+    label = token["spec"]["selector"]["matchLabels"]
+    assert pods["exec-trigger-pipeline"]["podMetadata"]["labels"] == label, "the step that submits gets its token"
+    (mount,) = token["spec"]["volumeMounts"]
+    assert f"{mount['mountPath']}/token" == KF_PIPELINES_SA_TOKEN_PATH, "where KFP's client looks"
     assert any("succeeded" in text for text in said)
     assert "train-and-register-flights" in said[-1]
+
+
+def test_each_role_of_the_vertex_guide_is_given_by_a_command() -> None:
+    table = re.findall(r"^\| (submitter|runner) \| `(roles/[\w.]+)` \|", (DOCS / "vertex.md").read_text(), re.MULTILINE)
+    (script,) = [block for block in blocks("vertex.md", "bash") if "RUNNER=" in block]
+    loop, rest = script.split("done\n")
+    given = {("runner", role) for role in re.findall(r"\$RUNNER.*--role=(\S+)", rest)}
+    given |= {
+        (account, role) for role in re.findall(r"\$ACCOUNT.*--role=(\S+)", loop) for account in ("runner", "submitter")
+    }
+    assert given == set(table)
+
+
+#: What Kubeflow's API asks of a role for each request, by its source (backend/src/apiserver/server/*_server.go).
+VERBS = {
+    r"GET /experiments": ("experiments", "list"),
+    r"POST /experiments": ("experiments", "create"),
+    r"GET /runs": ("runs", "list"),
+    r"POST /runs": ("runs", "create"),
+    r"GET /runs/[^/:]+": ("runs", "get"),
+    r"POST /runs/[^/:]+:terminate": ("runs", "terminate"),
+    r"GET /recurringruns": ("jobs", "list"),
+    r"POST /recurringruns": ("jobs", "create"),
+    r"POST /recurringruns/[^/:]+:enable": ("jobs", "enable"),
+    r"POST /recurringruns/[^/:]+:disable": ("jobs", "disable"),
+    r"DELETE /recurringruns/[^/:]+": ("jobs", "delete"),
+    r"GET /pipelines(/[^/:]+/versions)?": ("pipelines", "list"),
+    r"GET /pipelines/[^/:]+/versions/[^/:]+": ("pipelines", "get"),
+    r"POST /pipelines/upload(_version)?": ("pipelines", "create"),
+    r"GET /healthz": None,
+}
+
+
+def asked_for(request: str) -> tuple[str, str] | None:
+    (found,) = [asked for pattern, asked in VERBS.items() if re.fullmatch(pattern, request.replace(PREFIX, ""))]
+    return found
+
+
+def test_the_role_of_the_guide_allows_what_is_asked_for_and_no_more(
+    kubeflow: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kubeflow.multi_user, kubeflow.states = True, ["RUNNING"]
+    settings = {"host": kubeflow.host, "namespace": "team", "registry": "registry.example.org/team"}
+    target = KubeflowTarget(KubeflowConfig(**settings, upload=True))
+    spec = compiling.compile_spec("train_and_register")
+    arguments = {
+        "source": str(FLIGHTS),
+        "label": "late",
+        "model_name": "late-flights",
+        "features": {"carrier": "category"},
+    }
+    run = target.submit(spec, arguments, key="k1")
+    assert [each.run_id for each in target.runs()] == [run.run_id]
+    planned = PlannedSchedule("nightly", spec, {**arguments, "source_version": "1"}, Schedule(cron="0 6 * * 1"))
+    target.schedule(planned)
+    assert [each.state for each in (target.pause("nightly"), target.resume("nightly"))] == ["paused", "active"]
+    target.unschedule("nightly")
+    KubeflowTarget(KubeflowConfig(**settings)).status(run.run_id)  # another process, that has not seen the version
+    assert target.cancel(run.run_id).state == "interrupted"
+    (text,) = [block for block in blocks("kubeflow.md", "yaml") if "kind: Role\n" in block]
+    documents = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    rules = documents["Role"]["rules"]
+    allowed = {(name, verb) for rule in rules for name in rule["resources"] for verb in rule["verbs"]}
+    assert {asked_for(request) for request in kubeflow.requests} - {None} == allowed
+    binding = documents["RoleBinding"]
+    assert binding["roleRef"]["name"] == documents["Role"]["metadata"]["name"]
+    assert [each["name"] for each in binding["subjects"]] == [documents["ServiceAccount"]["metadata"]["name"]]
+    assert {each["metadata"]["namespace"] for each in documents.values()} == {"team"}
 
 
 @pytest.mark.slow
@@ -189,9 +270,9 @@ def test_the_stages_of_gitlab_follow_each_other() -> None:
 def test_the_image_of_the_examples_is_what_a_run_takes(kubeflow: KubeflowServer, tmp_path: Path) -> None:
     """A family by the environment, the others by the registry."""
     (tmp_path / "kubeflow.yaml").write_text(f"host: {kubeflow.host}\nregistry: registry.example/ml\n")
+    command = "compile train_and_register --target kubeflow --target-config kubeflow.yaml -o out.yaml"
     done = subprocess.run(
-        [sys.executable, "-m", "pipeparts.cli", "compile", "train_and_register", "--target", "kubeflow"]
-        + ["--target-config", "kubeflow.yaml", "-o", "out.yaml"],
+        [sys.executable, "-m", "pipeparts.cli", *command.split()],
         cwd=tmp_path,
         env={**os.environ, "PIPEPARTS_IMAGES_TENSORFLOW": "registry.example/ml/training@sha256:0123"},
         capture_output=True,
