@@ -673,9 +673,8 @@ def _explain(error: Exception, what: str, config: VertexConfig) -> PipepartsErro
             allowed="an account with roles/aiplatform.user that may act as the service account of the run",
             received=received,
         )
-    if isinstance(error, exceptions.NotFound):
-        about = RUN_FACTS if what == LOOK_AT_RUN else {}
-        return InputError(f"{headline}: it is not there", where=where, received=received, **about)
-    if isinstance(error, (exceptions.InvalidArgument, ValueError)):
+    if isinstance(error, exceptions.NotFound) and what == LOOK_AT_RUN:
+        return InputError(f"{headline}: it is not there", where=where, received=received, **RUN_FACTS)
+    if isinstance(error, (exceptions.NotFound, exceptions.InvalidArgument, ValueError)):
         return InputError(headline, where=where, received=received)
     return ServiceError(headline, where=where, received=received)

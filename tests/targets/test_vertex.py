@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipeparts.config import VertexConfig
 from pipeparts.errors import InputError, ServiceError
+from pipeparts.schedules import Schedule
 from pipeparts.targets import vertex as target
-from pipeparts.targets.base import RemoteRun
+from pipeparts.targets.base import PlannedSchedule, RemoteRun
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer
 
 RUNNING, SUCCEEDED, FAILED, CANCELLED = (
@@ -79,6 +80,35 @@ def test_a_run_is_started_with_all_that_was_said(submit: Submitter, vertex: Vert
     assert sent["source_version"]
     images = {e["container"]["image"] for e in job.pipeline_spec["deploymentSpec"]["executors"].values()}
     assert all(image.startswith("reg.example.org/ml/pipeparts-python-") for image in images)
+
+
+def test_what_is_vertex_s_own_is_in_the_job_and_in_what_a_schedule_makes(
+    submit: Submitter, vertex: VertexServer, spec: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    key = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    own: dict[str, Any] = {
+        "service_account": "runner@example.org",
+        "encryption_key": key,
+        "labels": {"team": "flights", "cost-centre": "42"},
+    }
+    for number, place in enumerate(
+        (
+            {"network": "projects/1/global/networks/n"},
+            {"psc_network_attachment": "projects/p/regions/r/networkAttachments/a"},
+        )
+    ):
+        vertex.reset()
+        platform = submit.target(**own, **place)
+        platform.submit(spec, arguments, key=f"d{number}")
+        schedule = Schedule(cron="0 6 * * 1", time_zone="Europe/Paris")
+        platform.schedule(PlannedSchedule("nightly", spec, {**arguments, "source_version": "1"}, schedule))
+        (job,), (stored,) = vertex.jobs.values(), vertex.schedules.values()
+        for made in (job, stored.create_pipeline_job_request.pipeline_job):
+            assert made.encryption_spec.kms_key_name == key
+            assert made.service_account == "runner@example.org"
+            assert own["labels"].items() <= dict(made.labels).items()
+            assert made.network == place.get("network", "")
+            assert made.psc_interface_config.network_attachment == place.get("psc_network_attachment", "")
 
 
 def test_a_key_starts_one_run(submit: Submitter, vertex: VertexServer) -> None:
