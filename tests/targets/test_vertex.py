@@ -15,6 +15,7 @@ from pipeparts.errors import InputError, ServiceError
 from pipeparts.schedules import Schedule
 from pipeparts.targets import vertex as target
 from pipeparts.targets.base import PlannedSchedule, RemoteRun
+from tests.targets.cutter import after, cutter
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer
 
 RUNNING, SUCCEEDED, FAILED, CANCELLED = (
@@ -154,6 +155,36 @@ def test_a_lost_answer_starts_no_second_run(submit: Submitter, vertex: VertexSer
     assert [job.rpartition("/")[2] for job in vertex.jobs] == ["train-and-register-d1"]
     assert not submit().new
     assert len(vertex.jobs) == 1
+
+
+#: Bytes, of a request with a pipeline of 80 kB in it.
+HALF_WAY = 40_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["asking", "answering"])
+def test_a_connection_that_is_cut_half_way_starts_no_second_run(
+    submit: Submitter, vertex: VertexServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Cut while the pipeline is sent, or when the service has made the run and begins to say so."""
+    monkeypatch.setattr(target, "_ATTEMPT_PAUSES", (1.0, 4.0))
+    vertex.states = [RUNNING]
+    with cutter(vertex.endpoint) as between:
+        platform = submit.target(endpoint=between.address, request_seconds=30.0)
+        schedule = Schedule(cron="0 6 * * 1", time_zone="Europe/Paris")
+        planned = PlannedSchedule("nightly", submit.spec, {**submit.arguments, "source_version": "1"}, schedule)
+        calls = (
+            (vertex.jobs, lambda: platform.submit(submit.spec, submit.arguments, key="d1")),
+            (vertex.schedules, lambda: platform.schedule(planned)),
+        )
+        for number, (made, call) in enumerate(calls, start=1):
+            setattr(between, way, after(HALF_WAY) if way == "asking" else lambda _, made=made: bool(made))
+            call()
+            assert between.cuts == number
+            assert len(made) == 1
+        assert not platform.submit(submit.spec, submit.arguments, key="d1").new
+        assert platform.schedule(planned).change == "unchanged"
+    assert len(vertex.jobs) == len(vertex.schedules) == 1
 
 
 def test_a_lost_answer_and_then_silence(submit: Submitter, vertex: VertexServer) -> None:
