@@ -195,8 +195,10 @@ def test_vertex_from_an_empty_project_to_a_schedule(vertex: VertexServer, tmp_pa
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """Every call of pipeparts in the guides and in the examples of continuous integration."""
+    """Every call of pipeparts in the README, in the guides and in the examples of continuous integration."""
     found = []
+    for line in re.findall(r"^(?:\$ )?(pipeparts [a-z].*)$", (ROOT / "README.md").read_text(), re.MULTILINE):
+        found.append(("README.md", line.partition(" #")[0].strip()))
     for guide in sorted(DOCS.glob("*.md")):
         for block in blocks(guide.name, "console"):
             found += [(guide.name, command) for command in commands(block)]
