@@ -272,11 +272,12 @@ def test_the_stages_of_gitlab_follow_each_other() -> None:
 def test_the_image_of_the_examples_is_what_a_run_takes(kubeflow: KubeflowServer, tmp_path: Path) -> None:
     """A family by the environment, the others by the registry."""
     (tmp_path / "kubeflow.yaml").write_text(f"host: {kubeflow.host}\nregistry: registry.example/ml\n")
+    image = f"registry.example/ml/training@sha256:{'0' * 64}"
     command = "compile train_and_register --target kubeflow --target-config kubeflow.yaml -o out.yaml"
     done = subprocess.run(
         [sys.executable, "-m", "pipeparts.cli", *command.split()],
         cwd=tmp_path,
-        env={**os.environ, "PIPEPARTS_IMAGES_TENSORFLOW": "registry.example/ml/training@sha256:0123"},
+        env={**os.environ, "PIPEPARTS_IMAGES_TENSORFLOW": image},
         capture_output=True,
         text=True,
         check=False,
@@ -289,7 +290,7 @@ def test_the_image_of_the_examples_is_what_a_run_takes(kubeflow: KubeflowServer,
         for name, executor in spec["deploymentSpec"]["executors"].items()
         if "container" in executor
     }
-    assert images["exec-train-lightgbm"] == "registry.example/ml/training@sha256:0123"
+    assert images["exec-train-lightgbm"] == image
     assert images["exec-ingest-files"].startswith("registry.example/ml/pipeparts-python-data:")
 
 
