@@ -24,7 +24,7 @@ from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
     LOOK_AT_RUN,
-    RUN_FACTS,
+    START_RUN,
     Output,
     PlannedSchedule,
     RemoteRun,
@@ -34,6 +34,8 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
+    hint_after,
+    no_such_run,
     require_schedulable,
     wait_for_end,
 )
@@ -297,7 +299,7 @@ class _Service:
         """Starts a job; false where another call has made one with this id."""
         from google.api_core import exceptions
 
-        with self._talking("start the run"):
+        with self._talking(START_RUN):
             job = self._job(name, spec, arguments, {_KEY_LABEL: _label(key)})
             try:
                 self._again(
@@ -674,7 +676,7 @@ def _explain(error: Exception, what: str, config: VertexConfig) -> PipepartsErro
             received=received,
         )
     if isinstance(error, exceptions.NotFound) and what == LOOK_AT_RUN:
-        return InputError(f"{headline}: it is not there", where=where, received=received, **RUN_FACTS)
+        return no_such_run(headline, PLATFORM, where=where, received=received)
     if isinstance(error, (exceptions.NotFound, exceptions.InvalidArgument, ValueError)):
         return InputError(headline, where=where, received=received)
-    return ServiceError(headline, where=where, received=received)
+    return ServiceError(headline, where=where, received=received, hint=hint_after(what, PLATFORM))

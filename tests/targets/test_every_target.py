@@ -702,6 +702,19 @@ def test_a_platform_that_is_away(platform: Platform, start: Start, planned: Plan
 
 
 @CLOUDS
+@pytest.mark.parametrize(("status", "code"), LOST)
+def test_a_start_that_fails_says_how_to_try_again_without_a_second_run(
+    platform: Platform, start: Start, status: int, code: grpc.StatusCode
+) -> None:
+    break_(platform, r"POST .*/runs$", "CreatePipelineJob", status, code, times=9)
+    with pytest.raises(ServiceError, match="cannot start the run on") as caught:
+        start()
+    assert "with `--once KEY` it finds what was started all the same" in caught.value.facts["hint"]
+    assert f"`pipeparts runs --target {platform.target.platform}`" in caught.value.facts["hint"]
+    assert platform.started() == 0
+
+
+@CLOUDS
 def test_two_processes_make_one_schedule(platform: Platform, planned: PlannedSchedule) -> None:
     """Both have looked and found nothing, and both have made one: who looks next leaves one of them."""
     platform.target.schedule(planned)
