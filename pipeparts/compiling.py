@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import hashlib
 import os
@@ -21,8 +22,8 @@ from pipeparts.errors import InputError, suggest
 
 Spec = dict[str, Any]
 
-#: What an image reference must end with: a digest, or a tag.
-_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
+#: What an image reference must end with: a digest (a whole one), or a tag.
+_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|(?<!@sha256):[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
 
 #: Where a step runs that installs the package itself. LightGBM needs OpenMP, which the slim image lacks.
 _PUBLIC_IMAGE = "python:3.11-slim-bookworm"
@@ -132,9 +133,20 @@ def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:
         A new spec. Images that are no family's stay as they are.
 
     Raises:
-        InputError: For a family without an image, and for an image that can change under its name.
+        InputError: For a family without an image, for an image that can change under its name, and for a name that is
+            a family's but for a slip: the image meant for it would be left out without a word.
     """
+    families = sorted({*_recipes(), *image_families(spec)})
     for family, image in images.items():
+        # Another pipeline may have families of its own, so it must be near to be a slip.
+        if family not in families and (near := difflib.get_close_matches(family, families, n=1, cutoff=0.8)):
+            raise InputError(
+                "no image family of this name",
+                parameter=f"images.{family}",
+                allowed=families,
+                received=family,
+                hint=f"did you mean {near[0]!r}?",
+            )
         if not _PINNED.search(image) or image.endswith(":latest"):
             raise InputError(
                 "an image that can change under its name; caches would serve stale results",

@@ -60,7 +60,11 @@ class LocalConfig(StepsConfig):
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
     parallel_steps: int | None = pydantic.Field(default=None, ge=1)
     runner: Literal["subprocess", "docker"] = "subprocess"
-    docker_network: str = pydantic.Field(default="host", pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    docker_network: str = pydantic.Field(
+        default="host",
+        pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="host, bridge, none, or a network of docker's",
+    )
     docker_volumes: Annotated[tuple[str, ...], pydantic.BeforeValidator(_split)] = (".:ro",)
     stop_seconds: float = pydantic.Field(default=10.0, ge=0, le=3600)
     open_report: bool = False
@@ -121,7 +125,7 @@ class KubeflowConfig(RemoteConfig):
         accelerator_label: The label of nodes that says which accelerator they have.
     """
 
-    host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
+    host: str = pydantic.Field(default="", pattern="^(https?://.+)?$", description="http://... or https://...")
     ui_host: str = ""
     namespace: str = ""
     experiment: str = "Default"
@@ -129,7 +133,7 @@ class KubeflowConfig(RemoteConfig):
     username: str = ""
     password: str = ""
     ca_cert: str = ""
-    metadata_host: str = pydantic.Field(default="", pattern="^(https?://.+)?$")
+    metadata_host: str = pydantic.Field(default="", pattern="^(https?://.+)?$", description="http://... or https://...")
     upload: bool = False
     schedule_time_zone: str = "UTC"
     accelerators: dict[
@@ -160,14 +164,50 @@ class VertexConfig(RemoteConfig):
 
     project: str = pydantic.Field(min_length=1)
     location: str = pydantic.Field(min_length=1)
-    pipeline_root: str = pydantic.Field(pattern="^gs://[^/]+")
+    pipeline_root: str = pydantic.Field(pattern="^gs://[^/]+", description="gs://BUCKET, or a folder in it")
     endpoint: str = ""
-    network: str = pydantic.Field(default="", pattern="^(projects/[^/]+/global/networks/[^/]+)?$")
+    service_account: str = pydantic.Field(
+        default="",
+        pattern=r"^([^@\s]+@[^@\s]+)?$",
+        description="an account's address, NAME@PROJECT.iam.gserviceaccount.com",
+    )
+    network: str = pydantic.Field(
+        default="",
+        pattern="^(projects/[^/]+/global/networks/[^/]+)?$",
+        description="projects/NUMBER/global/networks/NAME",
+    )
     psc_network_attachment: str = ""
-    encryption_key: str = pydantic.Field(default="", pattern="^(projects/.+/cryptoKeys/[^/]+)?$")
+    encryption_key: str = pydantic.Field(
+        default="",
+        pattern="^(projects/.+/cryptoKeys/[^/]+)?$",
+        description="projects/P/locations/L/keyRings/R/cryptoKeys/K",
+    )
     labels: dict[str, str] = pydantic.Field(default_factory=dict)
     experiment: str = ""
     accelerators: dict[str, str] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, value in labels.items():
+            if not (_is_label(name) and name[:1].isalpha() and (not value or _is_label(value))):
+                raise ValueError(
+                    "small letters, digits, hyphens and underscores, 63 at most, the name with a letter first; "
+                    f"not {name}: {value!r}"
+                )
+        return labels
+
+    @pydantic.field_validator("psc_network_attachment")
+    @classmethod
+    def _check_one_network(cls, attachment: str, info: pydantic.ValidationInfo) -> str:
+        if attachment and info.data.get("network"):
+            raise ValueError("a network to peer with, or an attachment for Private Service Connect: one of the two")
+        return attachment
+
+
+def _is_label(text: str) -> bool:
+    """Whether Google Cloud takes a text as a label; it knows letters of every alphabet."""
+    return 1 <= len(text) <= 63 and text == text.lower() and all(char.isalnum() or char in "-_" for char in text)
 
 
 #: Settings that come from the file alone: the steps have the command's own environment anyway, and the others are no
@@ -353,7 +393,7 @@ def _explain(
         f"a setting of target {target!r} has a value that is not allowed",
         parameter=key,
         where=where,
-        allowed=_allowed(problem),
+        allowed=_allowed(problem, model, location),
         received=_received(problem["input"], is_secret="secrets" in location),
     )
 
@@ -366,7 +406,10 @@ def _received(value: Any, *, is_secret: bool) -> str:
     return f"{type(value).__name__}: {value!r}"
 
 
-def _allowed(problem: Any) -> str:
+def _allowed(problem: Any, model: type[Params], location: list[str]) -> str:
+    field = model.model_fields.get(location[0]) if len(location) == 1 else None
+    if problem["type"] == "string_pattern_mismatch" and field is not None and field.description:
+        return field.description
     kind, _, what = problem["type"].partition("_")
     words = _ALLOWED.get(kind) if what in ("type", "parsing") else None
     return words or str(problem["msg"]).removeprefix("Value error, ")

@@ -93,11 +93,13 @@ def check_arguments(spec: Spec, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if name not in checked and not parameter.get("isOptional") and "defaultValue" not in parameter
     ]
     if missing:
-        described = parameters[missing[0]].get("description")
+        kinds = {name: _TYPES.get(parameters[name]["parameterType"], ("a value", ()))[0] for name in missing}
+        lacks = "a parameter that was" if len(missing) == 1 else f"{len(missing)} parameters that were"
+        described = parameters[missing[0]].get("description") if len(missing) == 1 else None
         raise InputError(
-            f"pipeline {pipeline!r} needs a parameter that was not given",
+            f"pipeline {pipeline!r} needs {lacks} not given",
             parameter=", ".join(missing),
-            allowed=_TYPES.get(parameters[missing[0]]["parameterType"], ("a value", ()))[0],
+            allowed=kinds[missing[0]] if len(missing) == 1 else [f"{name}: {kind}" for name, kind in kinds.items()],
             received=f"values for {', '.join(checked)}" if checked else "no parameters",
             hint=" ".join(described.split()) if described else None,
         )

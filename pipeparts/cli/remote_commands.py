@@ -185,6 +185,9 @@ def outputs(
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
         return
+    if not found:
+        typer.echo("no outputs yet")
+        return
     from rich.table import Table
     from rich.text import Text
 
@@ -376,10 +379,19 @@ def _newest(platform: Target) -> str:
 
 def _wait(platform: Target, run: RemoteRun, *, shown: bool) -> RemoteRun:
     """Waits for a run's end, and shows on standard error how it goes, as `run` does."""
+    try:
+        return _follow(platform, run) if shown else platform.wait(run)
+    except KeyboardInterrupt:
+        again = f"{run.run_id} --target {platform.platform}"
+        typer.echo(
+            f"the run goes on: `pipeparts wait {again}` waits for it, `pipeparts cancel {again}` stops it", err=True
+        )
+        raise
+
+
+def _follow(platform: Target, run: RemoteRun) -> RemoteRun:
     from pipeparts.targets.progress import FollowedRun
 
-    if not shown:
-        return platform.wait(run)
     progress = make_progress(stderr=True)
     seen = FollowedRun(run)
 

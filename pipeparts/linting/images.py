@@ -7,7 +7,7 @@ import re
 #: The name of a family, before an image is written for it.
 FAMILY = re.compile(r"pipeparts-python-[a-z0-9_]+")
 
-_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
+_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|(?<!@sha256):[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
 
 
 def is_pinned(image: str) -> bool:

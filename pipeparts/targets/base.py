@@ -31,6 +31,8 @@ _MISSED_LOOKS = 10
 #: The pipeline that stands between a platform's scheduler and one whose parameters differ from run to run.
 RUN_SCHEDULED = "run-scheduled"
 METRICS_TYPE = "system.Metrics"
+#: What a platform is asked, where more is to be said of a failure than that it failed.
+LOOK_AT_RUN, START_RUN = "look at the run", "start the run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +339,22 @@ def _require_same_every_time(planned: PlannedSchedule) -> None:
             received="nothing: it is filled in when a run is submitted",
             hint=through,
         )
+
+
+def no_such_run(headline: str, platform: str, *, where: str, received: str) -> InputError:
+    """What is said where a platform has no run of a name."""
+    hint = f"`pipeparts runs --target {platform}` lists the newest"
+    return InputError(f"{headline}: it is not there", parameter="run", where=where, received=received, hint=hint)
+
+
+def hint_after(what: str, platform: str) -> str | None:
+    """What to do where a platform has not answered, or not as it should; None where it is plain: try again."""
+    if what != START_RUN:
+        return None
+    return (
+        "run the same command again: with `--once KEY` it finds what was started all the same; without, look at "
+        f"`pipeparts runs --target {platform}` first"
+    )
 
 
 def check_key(key: str) -> None:

@@ -25,6 +25,8 @@ from pipeparts.config import KubeflowConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
+    LOOK_AT_RUN,
+    START_RUN,
     Output,
     PlannedSchedule,
     RemoteRun,
@@ -34,6 +36,8 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
+    hint_after,
+    no_such_run,
     require_schedulable,
     wait_for_end,
 )
@@ -251,7 +255,7 @@ class _Server:
         experiment_id = self._experiment()
 
         def make() -> Any:
-            with self._template(documents) as template, self._talking("start the run"):
+            with self._template(documents) as template, self._talking(START_RUN):
                 return self._client.run_pipeline(
                     experiment_id=experiment_id,
                     job_name=name,
@@ -286,7 +290,7 @@ class _Server:
 
     def get(self, run_id: str) -> Any:
         """A run as it stands."""
-        with self._talking("look at the run"):
+        with self._talking(LOOK_AT_RUN):
             return self._client.get_run(run_id)
 
     def describe(self, run: Any, *, pipeline: str = "", key: str = "") -> RemoteRun:
@@ -645,7 +649,7 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
     import kfp_server_api
     import urllib3
 
-    headline = f"cannot {what} on Kubeflow Pipelines"
+    headline = f"cannot {what} {'to' if what == 'connect' else 'on'} Kubeflow Pipelines"
     if isinstance(error, kfp_server_api.ApiException) and error.status:
         received = f"status {error.status}: {_message(error)}"
         if error.status in (401, 403):
@@ -658,6 +662,8 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
             )
         if error.status == 404 and not _message(error).lower().startswith("not found"):
             # It is the API that answers, and not what else is at a wrong address.
+            if what == LOOK_AT_RUN:
+                return no_such_run(headline, PLATFORM, where=host, received=received)
             return InputError(f"{headline}: it is not there", where=host, received=received)
         if error.status == 404:
             return InputError(
@@ -675,14 +681,16 @@ def _explain(error: Exception, what: str, host: str) -> PipepartsError:
                 allowed="the API's address, and who one is: a token, or username and password",
                 received=f"status {error.status}",
             )
-        kind = InputError if error.status == 400 else ServiceError
-        return kind(headline, where=host, received=received)
+        if error.status == 400:
+            return InputError(headline, where=host, received=received)
+        return ServiceError(headline, where=host, received=received, hint=hint_after(what, PLATFORM))
     if isinstance(error, (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError)):
         return ServiceError(
             f"{headline}: the server does not answer",
             parameter="host",
             where=host,
             received=" ".join(f"{type(error).__name__}: {error}".split()),
+            hint=hint_after(what, PLATFORM),
         )
     kind = InputError if isinstance(error, ValueError) else ServiceError
     return kind(headline, where=host, received=" ".join(f"{type(error).__name__}: {error}".split()))

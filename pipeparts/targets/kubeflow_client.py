@@ -109,7 +109,8 @@ def _guard(api_client: Any, config: KubeflowConfig, host: str) -> None:
     """Puts this library's ways before every request of KFP's client.
 
     Each has a limit on its time: without one, the client waits for ever for a server that does not answer. What may
-    be sent twice is sent again where it was not answered. A session that has ended is begun anew.
+    be sent twice is sent again where it was not answered. A session that has ended is begun anew, and a token that
+    somebody has renewed where it is kept is read again.
     """
     call = api_client.call_api
     limit = (config.request_seconds, config.request_seconds)  # to connect, to read: a single float is ignored
@@ -126,16 +127,27 @@ def _guard(api_client: Any, config: KubeflowConfig, host: str) -> None:
             try:
                 return send()
             except Exception as error:
-                if not config.username or getattr(error, "status", None) not in (301, 302, 303, 307, 401):
-                    raise
+                status = getattr(error, "status", None)
                 # It was turned away at the door, so it was not carried out, whatever it is.
-                logger.info("the session on Kubeflow is over: signing in again")
-                api_client.cookie = _sign_in(config, host)
+                if config.username and status in (301, 302, 303, 307, 401):
+                    logger.info("the session on Kubeflow is over: signing in again")
+                    api_client.cookie = _sign_in(config, host)
+                elif not (config.token and status == 401 and _renewed(api_client.configuration, config.token)):
+                    raise
                 return send()
 
         return _again(signed_in) if safe else signed_in()
 
     api_client.call_api = guarded
+
+
+def _renewed(configuration: Any, reference: str) -> bool:
+    """Takes the token that is kept now; whether it is another one than before: a run may take longer than one holds."""
+    token = read_secret(reference, parameter="token")
+    if configuration.api_key.get("authorization") == token:
+        return False
+    configuration.api_key["authorization"] = token
+    return True
 
 
 def _retries(*, redirects: bool) -> Any:

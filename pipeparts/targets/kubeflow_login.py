@@ -49,7 +49,7 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
                 answer = session.post(_action(answer), data=agreed, timeout=seconds)
         except requests.RequestException as error:
             raise ServiceError(
-                "cannot sign in on Kubeflow: the server does not answer",
+                "cannot sign in to Kubeflow: the server does not answer",
                 parameter="host",
                 where=host,
                 received=type(error).__name__,
@@ -57,7 +57,7 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
         # Dex shows the form again where it was not content.
         if answer.status_code in (401, 403) or _PASSWORD.search(answer.text):
             raise InputError(
-                "cannot sign in on Kubeflow: the name or the password is wrong",
+                "cannot sign in to Kubeflow: the name or the password is wrong",
                 parameter="username, password",
                 where=_place(form),
                 allowed="a user of Dex's, and that one's password",
@@ -66,7 +66,7 @@ def session_cookie(host: str, username: str, password: str, *, verify: str | boo
         cookies = {cookie.name: cookie.value for cookie in session.cookies if _is_for(cookie, host)}
     if answer.status_code >= 400 or not cookies:
         raise ServiceError(
-            "cannot sign in on Kubeflow: no session came of it",
+            "cannot sign in to Kubeflow: no session came of it",
             parameter="host",
             where=host,
             received=f"status {answer.status_code}, {len(cookies)} cookies",
@@ -95,7 +95,7 @@ def _action(page: Any) -> str:
 
 def _no_form(host: str, page: Any) -> InputError:
     return InputError(
-        "cannot sign in on Kubeflow: it shows no form for a name and a password",
+        "cannot sign in to Kubeflow: it shows no form for a name and a password",
         parameter="username",
         where=host,
         allowed="an installation behind Dex; elsewhere use `token`",

@@ -36,7 +36,9 @@ def find_run(root: Path, name: str | None) -> Path:
     """
     folders = [Path(run["folder"]) for run in list_runs(root)]
     if not folders:
-        raise InputError("there are no runs here", where=str(root / "runs"), allowed="a root folder with runs")
+        raise InputError(
+            "there are no runs here", parameter="run", where=str(root / "runs"), allowed="a root folder with runs"
+        )
     if name is None:
         return folders[0]
     exact = [folder for folder in folders if folder.name == name]

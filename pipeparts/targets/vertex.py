@@ -23,6 +23,8 @@ from pipeparts.config import VertexConfig
 from pipeparts.errors import InputError, PipepartsError, ServiceError
 from pipeparts.submission import prepare_arguments
 from pipeparts.targets.base import (
+    LOOK_AT_RUN,
+    START_RUN,
     Output,
     PlannedSchedule,
     RemoteRun,
@@ -32,6 +34,8 @@ from pipeparts.targets.base import (
     TaskStatus,
     check_key,
     choose_schedule,
+    hint_after,
+    no_such_run,
     require_schedulable,
     wait_for_end,
 )
@@ -295,7 +299,7 @@ class _Service:
         """Starts a job; false where another call has made one with this id."""
         from google.api_core import exceptions
 
-        with self._talking("start the run"):
+        with self._talking(START_RUN):
             job = self._job(name, spec, arguments, {_KEY_LABEL: _label(key)})
             try:
                 self._again(
@@ -375,7 +379,7 @@ class _Service:
     def get(self, identifier: str) -> Any:
         """A job as it stands."""
         path = self._path(identifier)
-        with self._talking("look at the run"):
+        with self._talking(LOOK_AT_RUN):
             return self._read(lambda: self._jobs.get_pipeline_job(name=path, timeout=self._config.request_seconds))
 
     @property
@@ -671,6 +675,8 @@ def _explain(error: Exception, what: str, config: VertexConfig) -> PipepartsErro
             allowed="an account with roles/aiplatform.user that may act as the service account of the run",
             received=received,
         )
+    if isinstance(error, exceptions.NotFound) and what == LOOK_AT_RUN:
+        return no_such_run(headline, PLATFORM, where=where, received=received)
     if isinstance(error, (exceptions.NotFound, exceptions.InvalidArgument, ValueError)):
         return InputError(headline, where=where, received=received)
-    return ServiceError(headline, where=where, received=received)
+    return ServiceError(headline, where=where, received=received, hint=hint_after(what, PLATFORM))

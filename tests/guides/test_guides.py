@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp.client import KF_PIPELINES_SA_TOKEN_PATH
 from typer.main import get_command
 
+from pipeparts import compiling
 from pipeparts.cli import app
-from tests.targets.kubeflow_server import KubeflowServer, kubeflow_server
+from pipeparts.config import KubeflowConfig
+from pipeparts.schedules import Schedule
+from pipeparts.targets.base import PlannedSchedule
+from pipeparts.targets.kubeflow import KubeflowTarget
+from tests.targets.kubeflow_server import PREFIX, KubeflowServer, kubeflow_server
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer, vertex_server
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +95,83 @@ def test_kubeflow_from_an_empty_namespace_to_a_schedule(kubeflow: KubeflowServer
     (schedule,) = kubeflow.recurring.values()
     assert schedule["display_name"] == "train-and-register-flights"
     assert schedule["status"] == "ENABLED"
+    pods = schedule["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    (token,) = yaml.safe_load_all((tmp_path / "token.yaml").read_text())
+    label = token["spec"]["selector"]["matchLabels"]
+    assert pods["exec-trigger-pipeline"]["podMetadata"]["labels"] == label, "the step that submits gets its token"
+    (mount,) = token["spec"]["volumeMounts"]
+    assert f"{mount['mountPath']}/token" == KF_PIPELINES_SA_TOKEN_PATH, "where KFP's client looks"
     assert any("succeeded" in text for text in said)
     assert "train-and-register-flights" in said[-1]
+
+
+def test_each_role_of_the_vertex_guide_is_given_by_a_command() -> None:
+    table = re.findall(r"^\| (submitter|runner) \| `(roles/[\w.]+)` \|", (DOCS / "vertex.md").read_text(), re.MULTILINE)
+    (script,) = [block for block in blocks("vertex.md", "bash") if "RUNNER=" in block]
+    loop, rest = script.split("done\n")
+    given = {("runner", role) for role in re.findall(r"\$RUNNER.*--role=(\S+)", rest)}
+    given |= {
+        (account, role) for role in re.findall(r"\$ACCOUNT.*--role=(\S+)", loop) for account in ("runner", "submitter")
+    }
+    assert given == set(table)
+
+
+#: What Kubeflow's API asks of a role for each request, by its source (backend/src/apiserver/server/*_server.go).
+VERBS = {
+    r"GET /experiments": ("experiments", "list"),
+    r"POST /experiments": ("experiments", "create"),
+    r"GET /runs": ("runs", "list"),
+    r"POST /runs": ("runs", "create"),
+    r"GET /runs/[^/:]+": ("runs", "get"),
+    r"POST /runs/[^/:]+:terminate": ("runs", "terminate"),
+    r"GET /recurringruns": ("jobs", "list"),
+    r"POST /recurringruns": ("jobs", "create"),
+    r"POST /recurringruns/[^/:]+:enable": ("jobs", "enable"),
+    r"POST /recurringruns/[^/:]+:disable": ("jobs", "disable"),
+    r"DELETE /recurringruns/[^/:]+": ("jobs", "delete"),
+    r"GET /pipelines(/[^/:]+/versions)?": ("pipelines", "list"),
+    r"GET /pipelines/[^/:]+/versions/[^/:]+": ("pipelines", "get"),
+    r"POST /pipelines/upload(_version)?": ("pipelines", "create"),
+    r"GET /healthz": None,
+}
+
+
+def asked_for(request: str) -> tuple[str, str] | None:
+    (found,) = [asked for pattern, asked in VERBS.items() if re.fullmatch(pattern, request.replace(PREFIX, ""))]
+    return found
+
+
+def test_the_role_of_the_guide_allows_what_is_asked_for_and_no_more(
+    kubeflow: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kubeflow.multi_user, kubeflow.states = True, ["RUNNING"]
+    settings = {"host": kubeflow.host, "namespace": "team", "registry": "registry.example.org/team"}
+    target = KubeflowTarget(KubeflowConfig(**settings, upload=True))
+    spec = compiling.compile_spec("train_and_register")
+    arguments = {
+        "source": str(FLIGHTS),
+        "label": "late",
+        "model_name": "late-flights",
+        "features": {"carrier": "category"},
+    }
+    run = target.submit(spec, arguments, key="k1")
+    assert [each.run_id for each in target.runs()] == [run.run_id]
+    planned = PlannedSchedule("nightly", spec, {**arguments, "source_version": "1"}, Schedule(cron="0 6 * * 1"))
+    target.schedule(planned)
+    assert [each.state for each in (target.pause("nightly"), target.resume("nightly"))] == ["paused", "active"]
+    target.unschedule("nightly")
+    KubeflowTarget(KubeflowConfig(**settings)).status(run.run_id)  # another process, that has not seen the version
+    assert target.cancel(run.run_id).state == "interrupted"
+    (text,) = [block for block in blocks("kubeflow.md", "yaml") if "kind: Role\n" in block]
+    documents = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    rules = documents["Role"]["rules"]
+    allowed = {(name, verb) for rule in rules for name in rule["resources"] for verb in rule["verbs"]}
+    assert {asked_for(request) for request in kubeflow.requests} - {None} == allowed
+    binding = documents["RoleBinding"]
+    assert binding["roleRef"]["name"] == documents["Role"]["metadata"]["name"]
+    assert [each["name"] for each in binding["subjects"]] == [documents["ServiceAccount"]["metadata"]["name"]]
+    assert {each["metadata"]["namespace"] for each in documents.values()} == {"team"}
 
 
 @pytest.mark.slow
@@ -114,8 +195,10 @@ def test_vertex_from_an_empty_project_to_a_schedule(vertex: VertexServer, tmp_pa
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """Every call of pipeparts in the guides and in the examples of continuous integration."""
+    """Every call of pipeparts in the README, in the guides and in the examples of continuous integration."""
     found = []
+    for line in re.findall(r"^(?:\$ )?(pipeparts [a-z].*)$", (ROOT / "README.md").read_text(), re.MULTILINE):
+        found.append(("README.md", line.partition(" #")[0].strip()))
     for guide in sorted(DOCS.glob("*.md")):
         for block in blocks(guide.name, "console"):
             found += [(guide.name, command) for command in commands(block)]
@@ -142,17 +225,83 @@ def test_every_command_that_is_shown_is_one(where: str, line: str) -> None:
     command.parse_args(context, words)
 
 
-def test_the_examples_of_continuous_integration_gate_both() -> None:
-    for name in ("github-actions.yml", "gitlab-ci.yml"):
-        text = (ROOT / "configs" / "ci" / name).read_text()
-        assert isinstance(yaml.safe_load(text), dict)
-        for word in ("pipeparts lint", "pipeparts diff", "--fail-on breaking", "--wait", "schedule create", "publish"):
-            assert word in text, f"{name} has no {word}"
-        assert "credentials_json" not in text
+#: What each stage does, by what stands in its commands.
+STAGES = {
+    "check": ("pipeparts compile", "pipeparts lint", "pipeparts diff", "--fail-on breaking", "python -m pytest"),
+    "images": ("docker build", "docker push", "RepoDigests"),
+    "staging": ("pipeparts submit", "--once", "--wait"),
+    "production": ("pipeparts schedule create", "pipeparts publish", "--images images.yaml"),
+}
+
+
+def test_the_stages_of_github_follow_each_other() -> None:
+    text = (ROOT / "configs" / "ci" / "github-actions.yml").read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    assert list(jobs) == list(STAGES)
+    for name, words in STAGES.items():
+        said = "\n".join(step.get("run", "") for step in jobs[name]["steps"])
+        assert [word for word in words if word not in said] == [], name
+    assert jobs["images"]["needs"] == "check"
+    assert jobs["staging"]["needs"] == "images"
+    assert set(jobs["production"]["needs"]) == {"images", "staging"}
+    (output,) = jobs["images"]["outputs"]
+    for name in ("staging", "production"):
+        handed = jobs[name]["env"]["PIPEPARTS_IMAGES_TENSORFLOW"]
+        assert handed == f"${{{{ needs.images.outputs.{output} }}}}", "what was built is what runs"
+        assert jobs[name]["environment"] == name
+    assert "credentials_json" not in text
+
+
+def test_the_stages_of_gitlab_follow_each_other() -> None:
+    document = yaml.safe_load((ROOT / "configs" / "ci" / "gitlab-ci.yml").read_text())
+    assert document["stages"] == list(STAGES)
+    jobs = {job["stage"]: job for job in document.values() if isinstance(job, dict) and "stage" in job}
+    assert list(jobs) == list(STAGES)
+    for name, words in STAGES.items():
+        said = "\n".join(jobs[name]["script"])
+        assert [word for word in words if word not in said] == [], name
+    assert jobs["images"]["artifacts"]["reports"] == {"dotenv": "images.env"}
+    assert "PIPEPARTS_IMAGES_TENSORFLOW=" in jobs["images"]["script"][-1]
+    (rule,) = jobs["production"]["rules"]
+    assert rule["when"] == "manual"
+    assert not document["default"]["image"].endswith("-slim"), "the image has git, which `pipeparts diff` calls"
+    (token,) = document[".google"]["id_tokens"].values()
+    assert token["aud"].startswith("https://iam.googleapis.com/"), "what Google takes unless told another"
+
+
+def test_the_image_of_the_examples_is_what_a_run_takes(kubeflow: KubeflowServer, tmp_path: Path) -> None:
+    """A family by the environment, the others by the registry."""
+    (tmp_path / "kubeflow.yaml").write_text(f"host: {kubeflow.host}\nregistry: registry.example/ml\n")
+    image = f"registry.example/ml/training@sha256:{'0' * 64}"
+    command = "compile train_and_register --target kubeflow --target-config kubeflow.yaml -o out.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeparts.cli", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PIPEPARTS_IMAGES_TENSORFLOW": image},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    spec = next(yaml.safe_load_all((tmp_path / "out.yaml").read_text()))
+    images = {
+        name: executor["container"]["image"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+        if "container" in executor
+    }
+    assert images["exec-train-lightgbm"] == image
+    assert images["exec-ingest-files"].startswith("registry.example/ml/pipeparts-python-data:")
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
-        if "://" not in link:
-            assert (path.parent / link).exists(), f"{path.name}: {link}"
+    for link, part in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+        if "://" in link:
+            continue
+        file = path.parent / link if link else path
+        assert file.exists(), f"{path.name}: {link}"
+        if part:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            known = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert part in known, f"{path.name}: {link}#{part}"

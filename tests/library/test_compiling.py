@@ -35,7 +35,7 @@ def test_default_images_carry_release_and_content(spec: compiling.Spec) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", ["data", "registry.example/data", "registry.example:5000/data", "data:latest", "data:"]
+    "image", ["data", "registry.example/data", "registry.example:5000/data", "data:latest", "data:", "data@sha256:0123"]
 )
 def test_an_image_that_can_change_is_refused(spec: compiling.Spec, image: str) -> None:
     with pytest.raises(InputError, match="change under its name"):
@@ -49,8 +49,22 @@ def test_a_digest_is_accepted(spec: compiling.Spec) -> None:
 
 def test_a_family_without_image_is_an_error(spec: compiling.Spec) -> None:
     with pytest.raises(InputError, match="no image for this family") as error:
-        compiling.resolve_images(spec, {"dat": "registry.example/data:1"})
-    assert "did you mean 'dat'?" in str(error.value)
+        compiling.resolve_images(spec, {"monitoring": "registry.example/monitoring:1"})
+    assert error.value.facts["allowed"] == "data"
+
+
+def test_a_slip_in_a_family_s_name_is_an_error_though_all_have_an_image(spec: compiling.Spec) -> None:
+    """The image that somebody meant for the family would be left out without a word."""
+    both = {"data": "registry.example/data:1", "dta": "registry.example/mine:1"}
+    with pytest.raises(InputError, match="no image family of this name") as error:
+        compiling.resolve_images(spec, both)
+    assert error.value.facts["hint"] == "did you mean 'data'?"
+    others = {
+        "data": "registry.example/data:1",
+        "tensorflow": "registry.example/t:1",
+        "forecasting": "registry.example/f:1",
+    }
+    assert images_of(compiling.resolve_images(spec, others)) == {"registry.example/data:1"}
 
 
 def test_compiling_is_deterministic(spec: compiling.Spec) -> None:

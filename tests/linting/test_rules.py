@@ -254,6 +254,15 @@ def test_cpus_and_memory_are_read_with_their_units() -> None:
         assert any(f.rule.id == "R3" for f in findings(text)) == is_too_large, value
 
 
+@pytest.mark.parametrize(
+    ("image", "pinned"),
+    [(f"a.example/b@sha256:{'0' * 64}", True), ("a.example/b@sha256:0123", False), ("a.example:5000/b", False)],
+)
+def test_half_a_digest_pins_nothing(image: str, pinned: bool) -> None:
+    text = edited(lambda s: container(s).update(image=image))
+    assert any(f.rule.id == "P3" for f in findings(text)) != pinned
+
+
 @pytest.mark.parametrize(("version", "rules"), [((2, 10), {"C2"}), ((2, 13), {"C2"}), ((2, 14), set()), (None, set())])
 def test_what_an_old_kubeflow_lacks_is_an_error_there(version: Version | None, rules: set[str]) -> None:
     found = findings(compiled("handled"), kubeflow_version=version)

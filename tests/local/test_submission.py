@@ -76,6 +76,16 @@ def test_wrong_arguments(spec: dict[str, Any], given: dict[str, Any], headline: 
     assert {key: caught.value.facts[key] for key in facts} == facts
 
 
+def test_of_several_that_are_missing_each_is_said_with_its_type() -> None:
+    parameters = {"label": {"parameterType": "STRING", "description": "of the rows"}, "seed": {"parameterType": "LIST"}}
+    spec = {"pipelineInfo": {"name": "two"}, "root": {"inputDefinitions": {"parameters": parameters}}}
+    with pytest.raises(InputError, match="pipeline 'two' needs 2 parameters that were not given") as caught:
+        check_arguments(spec, {})
+    assert caught.value.facts["parameter"] == "label, seed"
+    assert caught.value.facts["allowed"] == "label: a string, seed: a list"
+    assert "hint" not in caught.value.facts, "that of one of them would be taken for all"
+
+
 def test_settings_of_the_command_line(spec: dict[str, Any]) -> None:
     given = {"options": {"epochs": 5}}
     settings = ["text=2013", "whole=3", "flag=true", "names=[a, 1]", "options.deep.b=2", "options.epochs=7"]

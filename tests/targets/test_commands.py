@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from pipeparts.cli import app
 from pipeparts.schedules import Schedule
+from pipeparts.targets.kubeflow import KubeflowTarget
 from pipeparts.targets.local_runs import list_runs
 from tests.targets.kubeflow_server import KubeflowServer
 
@@ -115,6 +116,29 @@ def test_runs_of_a_platform_are_listed(here: Path, kubeflow: KubeflowServer) -> 
     assert "talk" in listed.stdout
     (found,) = json.loads(call("runs", "--target", "kubeflow", "--json", **environment).stdout)
     assert (found["pipeline"], found["key"], found["state"]) == ("talk", "k1", "running")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_who_stops_waiting_is_told_that_the_run_goes_on(
+    here: Path, kubeflow: KubeflowServer, monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KubeflowTarget, "wait", interrupted)
+    where = {"PIPEPARTS_HOST": kubeflow.host, "PIPEPARTS_REGISTRY": "reg.example.org/ml"}
+    stopped = call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=hello", "--wait", *form, **where)
+    assert stopped.exit_code == 130
+    (run,) = kubeflow.runs
+    assert f"the run goes on: `pipeparts wait {run} --target kubeflow` waits for it" in stopped.stderr
+
+
+def test_a_run_that_has_given_nothing_yet(here: Path, kubeflow: KubeflowServer) -> None:
+    where = {"PIPEPARTS_HOST": kubeflow.host, "PIPEPARTS_REGISTRY": "reg.example.org/ml"}
+    assert call("submit", "talk.yaml", "--target", "kubeflow", "-p", "text=hello", **where).exit_code == 0
+    asked = call("outputs", "--target", "kubeflow", **where)
+    assert (asked.exit_code, asked.stdout) == (0, "no outputs yet\n"), asked.output
+    assert json.loads(call("outputs", "--target", "kubeflow", "--json", **where).stdout) == []
 
 
 def test_schedules_of_this_machine(here: Path) -> None:

@@ -381,7 +381,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(platform: Platform, start
 def test_a_run_that_is_not_there(platform: Platform, start: Start) -> None:
     with pytest.raises(InputError) as caught:
         platform.target.status("nothing-of-the-kind")
-    assert caught.value.facts.get("parameter") != "host", "the address is right"
+    assert caught.value.facts["parameter"] == "run", "and not the address, which is right"
     with pytest.raises(InputError):
         platform.target.cancel("nothing-of-the-kind")
     with pytest.raises(InputError):
@@ -699,6 +699,19 @@ def test_a_platform_that_is_away(platform: Platform, start: Start, planned: Plan
         assert caught.value.retryable
         platform.server.faults.clear()  # type: ignore[attr-defined]
     assert schedules_of(platform) == 0
+
+
+@CLOUDS
+@pytest.mark.parametrize(("status", "code"), LOST)
+def test_a_start_that_fails_says_how_to_try_again_without_a_second_run(
+    platform: Platform, start: Start, status: int, code: grpc.StatusCode
+) -> None:
+    break_(platform, r"POST .*/runs$", "CreatePipelineJob", status, code, times=9)
+    with pytest.raises(ServiceError, match="cannot start the run on") as caught:
+        start()
+    assert "with `--once KEY` it finds what was started all the same" in caught.value.facts["hint"]
+    assert f"`pipeparts runs --target {platform.target.platform}`" in caught.value.facts["hint"]
+    assert platform.started() == 0
 
 
 @CLOUDS

@@ -25,9 +25,12 @@ class Submitter:
     def __init__(self, server: KubeflowServer, spec: dict[str, Any], arguments: dict[str, Any]) -> None:
         self.server, self.spec, self.arguments = server, spec, arguments
 
-    def __call__(self, key: str = "d1", *, wait: bool = False, **settings: Any) -> RemoteRun:
+    def target(self, **settings: Any) -> target.KubeflowTarget:
         defaults = {"host": self.server.host, "registry": "reg.example.org/ml", "poll_seconds": 0.01}
-        platform = target.KubeflowTarget(KubeflowConfig(**{**defaults, "request_seconds": 5.0, **settings}))
+        return target.KubeflowTarget(KubeflowConfig(**{**defaults, "request_seconds": 5.0, **settings}))
+
+    def __call__(self, key: str = "d1", *, wait: bool = False, **settings: Any) -> RemoteRun:
+        platform = self.target(**settings)
         run = platform.submit(self.spec, self.arguments, key=key)
         return platform.wait(run) if wait else run
 
@@ -213,7 +216,7 @@ def test_an_experiment_that_another_makes_meanwhile(submit: Submitter, kubeflow:
 def test_access_is_denied(submit: Submitter, kubeflow: KubeflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     kubeflow.token = "the-right-one"
     monkeypatch.setenv("KF_TOKEN", "a-wrong-secret")
-    with pytest.raises(InputError, match="cannot connect on Kubeflow Pipelines: access is denied") as caught:
+    with pytest.raises(InputError, match="cannot connect to Kubeflow Pipelines: access is denied") as caught:
         submit(token="env:KF_TOKEN")
     assert caught.value.facts["received"] == "status 401: Request header error: there is no valid token."
     assert "a-wrong-secret" not in str(caught.value)
@@ -222,6 +225,25 @@ def test_access_is_denied(submit: Submitter, kubeflow: KubeflowServer, monkeypat
     with pytest.raises(InputError, match="not a reference to a secret") as caught:
         submit(token="the-right-one")
     assert "the-right-one" not in str(caught.value)
+
+
+def test_a_token_that_is_renewed_in_its_file(
+    submit: Submitter, kubeflow: KubeflowServer, tmp_path: Path, spec: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """Waiting takes longer than a token holds: an hour, unless somebody asks for more."""
+    kubeflow.token, kubeflow.states = "first", ["RUNNING"]
+    (tmp_path / "token").write_text("first")
+    platform = submit.target(token=f"file:{tmp_path / 'token'}")
+    run = platform.submit(spec, arguments, key="d1")
+    kubeflow.token = "second"
+    with pytest.raises(InputError, match="access is denied"):
+        platform.status(run.run_id)
+    (tmp_path / "token").write_text("second")
+    assert platform.status(run.run_id).state == "running"
+    kubeflow.token = "third"
+    (tmp_path / "token").write_text("third")
+    assert platform.submit(spec, arguments, key="d2").new, "a start that was turned away is sent again, once"
+    assert len(kubeflow.runs) == 2
 
 
 def test_the_projected_token_of_a_pod(

@@ -218,3 +218,34 @@ def test_wrong_settings(settings: dict[str, Any], parameter: str) -> None:
     with pytest.raises(InputError) as caught:
         load_kubeflow(environ={}, overrides=settings)
     assert caught.value.facts["parameter"] == parameter
+
+
+NETWORK = "projects/1/global/networks/n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameter", "allowed"),
+    [
+        ({"pipeline_root": "s3://bucket"}, "pipeline_root", "gs://BUCKET, or a folder in it"),
+        ({"network": "n"}, "network", "projects/NUMBER/global/networks/NAME"),
+        ({"encryption_key": "k"}, "encryption_key", "projects/P/locations/L/keyRings/R/cryptoKeys/K"),
+        ({"service_account": "runner"}, "service_account", "an account's address"),
+        ({"labels": {"Team": "flights"}}, "labels", "small letters, digits, hyphens and underscores"),
+        ({"labels": {"team": "all flights"}}, "labels", "small letters, digits, hyphens and underscores"),
+        ({"labels": {"1": "a"}}, "labels", "the name with a letter first"),
+        ({"network": NETWORK, "psc_network_attachment": "a"}, "psc_network_attachment", "one of the two"),
+    ],
+)
+def test_what_vertex_would_refuse_is_refused_before_it_is_asked(
+    settings: dict[str, Any], parameter: str, allowed: str
+) -> None:
+    required = {"project": "p", "location": "l", "pipeline_root": "gs://b"}
+    with pytest.raises(InputError) as caught:
+        load_vertex(environ={}, overrides={**required, **settings})
+    assert caught.value.facts["parameter"] == parameter
+    assert allowed in caught.value.facts["allowed"]
+
+
+def test_labels_that_google_takes_are_taken() -> None:
+    labels = {"team": "", "kosten-stelle": "münchen_2"}
+    assert VertexConfig(project="p", location="l", pipeline_root="gs://b", labels=labels).labels == labels

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pipeparts.config import VertexConfig
 from pipeparts.errors import InputError, ServiceError
+from pipeparts.schedules import Schedule
 from pipeparts.targets import vertex as target
-from pipeparts.targets.base import RemoteRun
+from pipeparts.targets.base import PlannedSchedule, RemoteRun
+from tests.targets.cutter import after, cutter
 from tests.targets.vertex_server import BUCKET, LOCATION, PROJECT, VertexServer
 
 RUNNING, SUCCEEDED, FAILED, CANCELLED = (
@@ -81,6 +83,35 @@ def test_a_run_is_started_with_all_that_was_said(submit: Submitter, vertex: Vert
     assert all(image.startswith("reg.example.org/ml/pipeparts-python-") for image in images)
 
 
+def test_what_is_vertex_s_own_is_in_the_job_and_in_what_a_schedule_makes(
+    submit: Submitter, vertex: VertexServer, spec: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    key = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    own: dict[str, Any] = {
+        "service_account": "runner@example.org",
+        "encryption_key": key,
+        "labels": {"team": "flights", "cost-centre": "42"},
+    }
+    for number, place in enumerate(
+        (
+            {"network": "projects/1/global/networks/n"},
+            {"psc_network_attachment": "projects/p/regions/r/networkAttachments/a"},
+        )
+    ):
+        vertex.reset()
+        platform = submit.target(**own, **place)
+        platform.submit(spec, arguments, key=f"d{number}")
+        schedule = Schedule(cron="0 6 * * 1", time_zone="Europe/Paris")
+        platform.schedule(PlannedSchedule("nightly", spec, {**arguments, "source_version": "1"}, schedule))
+        (job,), (stored,) = vertex.jobs.values(), vertex.schedules.values()
+        for made in (job, stored.create_pipeline_job_request.pipeline_job):
+            assert made.encryption_spec.kms_key_name == key
+            assert made.service_account == "runner@example.org"
+            assert own["labels"].items() <= dict(made.labels).items()
+            assert made.network == place.get("network", "")
+            assert made.psc_interface_config.network_attachment == place.get("psc_network_attachment", "")
+
+
 def test_a_key_starts_one_run(submit: Submitter, vertex: VertexServer) -> None:
     vertex.states = [RUNNING, RUNNING, SUCCEEDED]
     first, second, third = submit(), submit(), submit()
@@ -124,6 +155,36 @@ def test_a_lost_answer_starts_no_second_run(submit: Submitter, vertex: VertexSer
     assert [job.rpartition("/")[2] for job in vertex.jobs] == ["train-and-register-d1"]
     assert not submit().new
     assert len(vertex.jobs) == 1
+
+
+#: Bytes, of a request with a pipeline of 80 kB in it.
+HALF_WAY = 40_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["asking", "answering"])
+def test_a_connection_that_is_cut_half_way_starts_no_second_run(
+    submit: Submitter, vertex: VertexServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Cut while the pipeline is sent, or when the service has made the run and begins to say so."""
+    monkeypatch.setattr(target, "_ATTEMPT_PAUSES", (1.0, 4.0))
+    vertex.states = [RUNNING]
+    with cutter(vertex.endpoint) as between:
+        platform = submit.target(endpoint=between.address, request_seconds=30.0)
+        schedule = Schedule(cron="0 6 * * 1", time_zone="Europe/Paris")
+        planned = PlannedSchedule("nightly", submit.spec, {**submit.arguments, "source_version": "1"}, schedule)
+        calls = (
+            (vertex.jobs, lambda: platform.submit(submit.spec, submit.arguments, key="d1")),
+            (vertex.schedules, lambda: platform.schedule(planned)),
+        )
+        for number, (made, call) in enumerate(calls, start=1):
+            setattr(between, way, after(HALF_WAY) if way == "asking" else lambda _, made=made: bool(made))
+            call()
+            assert between.cuts == number
+            assert len(made) == 1
+        assert not platform.submit(submit.spec, submit.arguments, key="d1").new
+        assert platform.schedule(planned).change == "unchanged"
+    assert len(vertex.jobs) == len(vertex.schedules) == 1
 
 
 def test_a_lost_answer_and_then_silence(submit: Submitter, vertex: VertexServer) -> None:
