@@ -26,6 +26,8 @@ def main(name: str, folder: Path, rows: int) -> None:
 
     with pq.ParquetFile(folder / "table" / "part-00000.parquet") as file:
         frame = next(file.iter_batches(batch_size=rows)).to_pandas()
+    if len(frame) != rows:
+        raise ValueError(f"the table's first part has {len(frame):,} rows of the {rows:,}")
     if name == "whylogs":
         import whylogs  # type: ignore[import-not-found]
 

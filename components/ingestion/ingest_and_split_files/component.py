@@ -23,7 +23,7 @@ def ingest_and_split_files(
 ) -> None:
     """Reads files straight into train, validation and test tables: one pass, each row written once.
 
-    The same rows in the same tables as `ingest_files` and then `split_table` by hash, for about two thirds of their
+    The same rows in the same tables as `ingest_files` and then `split_table` by hash, for about three quarters of their
     work, where nobody needs the table as a whole. A row goes where the hash of its key says, so that it stays in its
     split when others are added, and rows with equal keys stay together.
 
