@@ -42,6 +42,7 @@ def write_page(results: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         by_stage.setdefault(found["stage"], []).append(found)
     if _plot(by_stage, folder / "scaling.png"):
         lines += ["![CPU seconds against rows, a panel a stage](scaling.png)", ""]
+    lines += _in_short(by_stage)
     for name in sorted(by_stage, key=_order):
         sizes = sorted(by_stage[name], key=lambda found: found["rows"])
         lines += [f"## {sizes[-1]['title']}", ""]
@@ -50,6 +51,24 @@ def write_page(results: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         for found in sizes:
             lines += _table(found)
     (folder / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _in_short(by_stage: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
+    """Ours at the most rows that a stage was measured at, and what the others cost."""
+    lines = ["| | million rows | ours, CPU s | memory, MB | the others cost, times ours |", "|---|---|---|---|---|"]
+    for name in sorted(by_stage, key=_order):
+        found = max(by_stage[name], key=lambda each: each["rows"])
+        ours = found["contenders"].get("ours")
+        if ours is None:
+            continue
+        others = [
+            f"{label.replace('_', ' ')} {'over ' if each['cut_off'] else ''}{each['cpu'] / ours['cpu']:.1f}"
+            for label, each in _in_order(found).items()
+            if not label.startswith(("ours", "floor")) and not each["failed"]
+        ]
+        figures = f"{found['rows'] / 1e6:g} | {ours['cpu']:.1f} | {ours['megabytes']:,}"
+        lines.append(f"| {name} | {figures} | {', '.join(others)} |")
+    return [*lines, ""]
 
 
 def _module(stage: str) -> Any:
@@ -124,8 +143,14 @@ def _plot(by_stage: Mapping[str, list[Mapping[str, Any]]], path: Path) -> bool:
             if known:
                 style = {"linewidth": 2.5, "color": "black"} if contender == "ours" else {"linewidth": 1, "alpha": 0.8}
                 line = "--" if contender.startswith("floor") else "-"
-                panel.plot(*zip(*known, strict=True), line, marker="o", markersize=3, label=contender, **style)
+                label = contender.replace("_", " ")
+                panel.plot(*zip(*known, strict=True), line, marker="o", markersize=3, label=label, **style)
         panel.set(title=name, xlabel="million rows", ylabel="CPU seconds", xscale="log", yscale="log")
+        panel.set_xticks([found["rows"] / 1e6 for found in sizes])
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_major_formatter("{x:g}")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter("")
         panel.grid(alpha=0.2)
         panel.legend(fontsize=7)
     figure.tight_layout()
