@@ -65,7 +65,7 @@ def kolmogorov_smirnov(reference: Ints, current: Ints) -> tuple[float, float]:
     """The greatest distance of two distribution functions, and its p-value (two-sided, two samples).
 
     As scipy's `ks_2samp`: exact for few rows, by the limit distribution (Simard and L'Ecuyer 2011) for more, and for
-    many by Kolmogorov's (1933) with the correction of Vrbik (2018), which is within 1e-6 of that. Where
+    many by Kolmogorov's (1933) with the correction of Vrbik (2018), which is within 1e-5 of that. Where
     values share a bucket, what lies between its ends is not seen: the distance is then a lower bound.
 
     Args:

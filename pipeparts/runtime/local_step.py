@@ -146,6 +146,8 @@ def argument(arguments: list[str], name: str) -> str | None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    # Once: the same comes again from the thread that sees the worker go, and would end the writing of the record.
+    signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

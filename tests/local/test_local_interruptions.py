@@ -196,3 +196,21 @@ def test_a_worker_that_cannot_start(sample: Callable[[str], Path], root: Path, m
         result.record["error"]
         == "the process that runs the pipeline ended with exit code 1; worker.log has its last words"
     )
+
+
+def test_a_step_that_is_told_to_stop_many_times_still_says_so(tmp_path: Path) -> None:
+    """The command tells it, and so does the thread that sees the worker go: the second may come while it writes."""
+    (tmp_path / "sleeper.py").write_text("import time\nprint('at work', flush=True)\ntime.sleep(60)\n")
+    output = {"outputs": {"outputFile": str(tmp_path / "step" / "output.json")}}
+    command = [sys.executable, "-m", "pipeparts.runtime.local_step", "sleeper", "--executor_input", json.dumps(output)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])},
+    )
+    until(lambda: "at work" in text_of(tmp_path / "step" / "log.txt") or process.poll() is not None)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.0002)
+    process.communicate()
+    assert json.loads((tmp_path / "step" / "step.json").read_text())["state"] == "interrupted"

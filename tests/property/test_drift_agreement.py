@@ -143,7 +143,7 @@ def test_the_p_value_of_many_rows_is_scipys(n: int, m: int, size: float) -> None
     one, other = np.array([n // 2, n - n // 2]), np.array([m // 2 - moved, m - m // 2 + moved])
     distance, p_value = stats.kolmogorov_smirnov(one, other)
     theirs = scipy_stats.kstwo.sf(distance, round(n * m / (n + m)))
-    assert p_value == pytest.approx(theirs, abs=1e-6)
+    assert p_value == pytest.approx(theirs, abs=1e-5)  # scipy takes a whole number of rows
     if theirs > 1e-30:
         assert p_value == pytest.approx(theirs, rel=0.01)
 
