@@ -122,6 +122,11 @@ def image_families(spec: Spec) -> list[str]:
     )
 
 
+def is_pinned(image: str) -> bool:
+    """Whether a reference has a digest, or a tag other than `latest`."""
+    return bool(_PINNED.search(image)) and not image.endswith(":latest")
+
+
 def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:
     """Writes each family's image into a spec.
 
@@ -147,7 +152,7 @@ def resolve_images(spec: Spec, images: Mapping[str, str]) -> Spec:
                 received=family,
                 hint=f"did you mean {near[0]!r}?",
             )
-        if not _PINNED.search(image) or image.endswith(":latest"):
+        if not is_pinned(image):
             raise InputError(
                 "an image that can change under its name; caches would serve stale results",
                 parameter=f"images.{family}",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
+from pipeparts.compiling import is_pinned
 from pipeparts.linting.commands import Seen, addresses_in, is_inside
 from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Check, Hit, Rule
-from pipeparts.linting.images import is_pinned, repository
+from pipeparts.linting.images import repository
 from pipeparts.linting.reading import Path
 
 

@@ -7,13 +7,6 @@ import re
 #: The name of a family, before an image is written for it.
 FAMILY = re.compile(r"pipeparts-python-[a-z0-9_]+")
 
-_PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|(?<!@sha256):[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$")
-
-
-def is_pinned(image: str) -> bool:
-    """Whether a reference has a digest, or a tag other than `latest`."""
-    return bool(_PINNED.search(image)) and not image.endswith(":latest")
-
 
 def repository(image: str) -> str:
     """A reference without its tag and digest, with the registry that a bare name means: "docker.io/library/python"."""

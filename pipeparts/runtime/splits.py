@@ -54,14 +54,14 @@ class KeyHash:
     """One hash for each row, from some of its columns.
 
     Args:
-        columns: The key's columns; their order does not count.
+        columns: The key's columns; their order does not count. None: the whole row.
         salt: Another salt gives independent hashes.
-        whole_row: Whether the columns are all there are, for the words.
+        all_columns: Those of the whole row.
     """
 
-    def __init__(self, columns: Sequence[str], salt: str, *, whole_row: bool) -> None:
-        self.columns = list(columns)
-        self.whole_row = whole_row
+    def __init__(self, columns: Sequence[str] | None, salt: str, *, all_columns: Sequence[str] = ()) -> None:
+        self.columns = list(all_columns if columns is None else columns)
+        self.whole_row = columns is None
         self.salt = salt
         self._mask = np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
 

@@ -110,10 +110,10 @@ def _make_rule(
     if method == "time":
         assert columns is not None
         return TimeRule.find(table, columns[0], boundaries, cuts(shares))
+    key = KeyHash(columns, salt, all_columns=table.schema.names)
     if method == "stratified":
-        key = KeyHash(columns or table.schema.names, salt, whole_row=columns is None)
         return StratifiedRule.find(stack, table, stratify_by, key, cuts(shares), scratch_beside)
-    return HashRule(KeyHash(columns or table.schema.names, salt, whole_row=columns is None), shares)
+    return HashRule(key, shares)
 
 
 def _write(table: Table, writer: SplitWriter) -> None:

@@ -222,7 +222,7 @@ class _Strata:
     def offsets(self, key: KeyHash) -> npt.NDArray[np.float64]:
         """A fraction of a row for each value, from its hash."""
         values = pa.RecordBatch.from_arrays([pa.array(self._values, self._kind)], [self._column])
-        return hash_fractions(KeyHash([self._column], key.salt, whole_row=False).of(values))
+        return hash_fractions(KeyHash([self._column], key.salt).of(values))
 
     def _code(self, value: Any) -> int:
         name = "NaN" if isinstance(value, float) and math.isnan(value) else value

@@ -70,7 +70,7 @@ def ingest_and_split_files(
 
     def open_writer(schema: pa.Schema, name: str) -> SplitWriter:
         require_columns(schema.names, key_columns or [], parameter="key_columns", where=name)
-        key = KeyHash(key_columns or schema.names, salt, whole_row=key_columns is None)
+        key = KeyHash(key_columns, salt, all_columns=schema.names)
         return SplitWriter(
             (train_table_path, validation_table_path, test_table_path),
             schema,

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pipeparts.compiling import is_pinned
 from pipeparts.linting.document import Document
 from pipeparts.linting.findings import Hit, rule
-from pipeparts.linting.images import FAMILY, is_pinned
+from pipeparts.linting.images import FAMILY
 from pipeparts.linting.reading import Path
 from pipeparts.linting.secrets import find_secret
 

@@ -87,11 +87,10 @@ class CsvReader(TextReader):
             return start + cut, True
         quotes, inner, begins, ends = self._find_quotes(data)
         if last:
-            cut = end - start
             if len(quotes) % 2:
                 return None, False
         else:
-            at = buffer.rfind(b"\n", start, end) - start
+            at = cut - 1
             # A line break behind an odd number of quotes is inside a value: look before that value.
             while at >= 0 and (before := int(np.searchsorted(quotes, at))) % 2:
                 at = buffer.rfind(b"\n", start, start + int(quotes[before - 1])) - start

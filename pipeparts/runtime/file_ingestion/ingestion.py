@@ -485,7 +485,7 @@ def _write(
         counts = _Quarantine(quarantine, os.fspath(quarantine_path), max_bad_rows)
         failure: DataError | None = None
         try:
-            writer = _write_rows(job, lambda schema: open_writer(schema, source), source, source_version, counts)
+            writer = _write_rows(job, open_writer, source, source_version, counts)
         except _TooManyBadRowsError as stop:
             counts.flush()
             failure = stop.error
@@ -499,7 +499,7 @@ def _write(
 
 def _write_rows(
     job: _Job,
-    open_writer: Callable[[pa.Schema], AbstractContextManager[Writer]],
+    open_writer: Callable[[pa.Schema, str], AbstractContextManager[Writer]],
     source: str,
     source_version: str,
     counts: _Quarantine,
@@ -513,12 +513,12 @@ def _write_rows(
                 counts.add(event, writer.rows if writer else 0)
                 continue
             if writer is None:
-                writer = stack.enter_context(open_writer(event.schema))
+                writer = stack.enter_context(open_writer(event.schema, source))
             writer.write(event)
             progress.rows(writer.rows)
         counts.check(writer.rows if writer else 0)
         if writer is None:
-            writer = stack.enter_context(open_writer(_empty_schema(job, source)))
+            writer = stack.enter_context(open_writer(_empty_schema(job, source), source))
         _check_unchanged(job)
         inferred = [column.name for column in job.columns.values() if column.given is None]
         writer.extra.update(
