@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.utils import parse_quantity
 
 from pipeparts.config import KubeflowConfig, load_kubeflow, load_local, load_vertex
 from pipeparts.errors import InputError
@@ -217,7 +218,5 @@ def test_settings_go_to_a_step_that_submits_and_come_back_the_same() -> None:
 
 @given(st.integers(1, 10**6), st.sampled_from(["", "M", "Mi", "G", "Gi", "T", "Ti"]))
 def test_sizes_are_what_kubernetes_reads(number: int, unit: str) -> None:
-    from kubernetes.utils import parse_quantity
-
     assert memory_bytes(f"{number}{unit}") == parse_quantity(f"{number}{unit}")
     assert cpu_number(f"{number}m") == pytest.approx(float(parse_quantity(f"{number}m")))
